@@ -1,0 +1,82 @@
+"""`data`: which rows, how they become tokens, how tokens become rows of `sequence_length`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.schema.fields import setting
+
+
+@dataclass(kw_only=True, slots=True)
+class SourceSection:
+    path: str = setting("", identity=True, help="File, folder or glob: JSONL, JSON, Parquet, CSV, text (.gz .zst .bz2 .xz too), a saved `datasets` folder, or hub:NAME.")
+    format: str = setting(
+        "auto",
+        identity=True,
+        choices=("auto", "chat", "sharegpt", "alpaca", "text"),
+        help="How a row is read; auto: from its keys.",
+    )
+    columns: dict[str, str] = setting(
+        factory=dict, identity=True, help="Maps a format's field to this file's column, e.g. {messages: dialogue}."
+    )
+    weight: float = setting(
+        1.0, identity=True, help="How often this source's documents appear per epoch: 2.0 twice, 0.5 a fixed half."
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class DataSection:
+    train: str | None = setting(None, identity=True, help="Path of the training data when there is one source.")
+    sources: dict[str, SourceSection] = setting(
+        factory=dict, identity=True, help="Several sources by name, each {path, format, columns, weight}."
+    )
+    validation: str = setting(
+        "5%", identity=True, help="Held-out part of the training groups (`5%`), a path of held-out rows, or `none`."
+    )
+    group_by: str | None = setting(
+        None, identity=True, help="Column whose equal values stay on one side of the split (e.g. patient_id); null: each row alone."
+    )
+    system_prompt: str | None = setting(
+        None, identity=True, help="System message put before chats that have none; also used by evaluation and chat. null: none."
+    )
+    template_args: dict[str, Any] = setting(
+        factory=dict, identity=True, help="Arguments for the chat template, e.g. {enable_thinking: false}; stored with the export."
+    )
+    chat_template: str | None = setting(
+        None, identity=True, help="Jinja file that replaces the tokenizer's chat template; null: the tokenizer's own."
+    )
+    sequence_length: int = setting(2048, identity=True, help="Tokens in a packed row.")
+    packing: bool = setting(True, identity=True, help="Put several whole documents into one row; false: one document a row.")
+    overlength: str = setting(
+        "error",
+        identity=True,
+        choices=("error", "truncate", "drop", "split"),
+        help="What happens to a document longer than `sequence_length`; all but error are counted.",
+    )
+    max_bad_rows: int = setting(0, identity=True, help="How many unusable rows may be left out, counted; 0: any is an error.")
+    online: bool = setting(False, identity=False, help="Allow hub:NAME sources to be fetched from the network.")
+    workers: int = setting(0, identity=False, help="Processes that read and tokenise; 0: one per core.")
+    store: str | None = setting(
+        None, identity=False, help="Folder of prepared data; null: $AISC_STORES or ./stores."
+    )
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        found = []
+        if self.train and self.sources:
+            found.append("data.train and data.sources: give one of them")
+        if self.sequence_length < 8:
+            found.append(f"data.sequence_length={self.sequence_length}: expected 8 or more")
+        if self.max_bad_rows < 0:
+            found.append(f"data.max_bad_rows={self.max_bad_rows}: expected 0 or more")
+        for name, source in self.sources.items():
+            if not source.path:
+                found.append(f"data.sources.{name}.path: missing")
+            if source.weight <= 0:
+                found.append(f"data.sources.{name}.weight={source.weight}: expected more than 0")
+        return found
+
+    def named_sources(self) -> dict[str, SourceSection]:
+        """Returns the sources by name; `data.train` becomes the one source named `train`."""
+        return {"train": SourceSection(path=self.train)} if self.train else dict(self.sources)

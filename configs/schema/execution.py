@@ -1,0 +1,82 @@
+"""`engine`, `checkpoint`, `evaluation`, `guard`, `export`, `run`, `tracker`: where it runs and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.schema.fields import setting
+
+
+@dataclass(kw_only=True, slots=True)
+class EngineSection:
+    name: str = setting(
+        "auto", identity=False, choices=("auto", "ddp"), help="Who shards the model; auto: the cheapest that fits."
+    )
+    processes: int | str = setting(
+        "auto", identity=False, help="Processes on this machine; auto: one per visible GPU, one on a CPU."
+    )
+    backend: str = setting(
+        "auto", identity=False, choices=("auto", "gloo", "nccl"), help="Collectives; auto: nccl on GPUs, gloo on CPUs."
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class CheckpointSection:
+    every: str = setting("10%", identity=False, help="How often to save: `10%` of the run, `100 steps`, or `end`.")
+    keep: int = setting(2, identity=False, help="How many of the newest checkpoints stay; the best one stays too.")
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        return [] if self.keep >= 1 else [f"checkpoint.keep={self.keep}: expected 1 or more"]
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluationSection:
+    every: str = setting("10%", identity=False, help="How often to evaluate: `10%` of the run, `100 steps`, or `end`.")
+    before: bool = setting(True, identity=False, help="Evaluate before step 1 too.")
+    patience: int = setting(
+        0, identity=True, help="Stop after this many evaluations without a better eval_loss; 0: never."
+    )
+    replies: int = setting(4, identity=False, help="Held-out prompts answered at each evaluation, into a 0600 file.")
+    max_new_tokens: int = setting(64, identity=False, help="Longest of those answers, in tokens.")
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        found = []
+        for name in ("patience", "replies", "max_new_tokens"):
+            if getattr(self, name) < 0:
+                found.append(f"evaluation.{name}={getattr(self, name)}: expected 0 or more")
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
+class GuardSection:
+    reference_check: bool = setting(
+        True, identity=False, help="Compare the loss of batch 0 with the plain model's before step 1; a difference stops the run."
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportSection:
+    merge: bool = setting(False, identity=False, help="Write merged weights instead of the adapter.")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunSection:
+    name: str | None = setting(
+        None, identity=False, help="First part of the run's name; null: the YAML's stem or the experiment's name."
+    )
+    project: str | None = setting(None, identity=False, help="Whose budget and lists this run belongs to; null: none.")
+    dir: str | None = setting(None, identity=False, help="Folder of all runs; null: $AISC_RUNS or ./runs.")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackerSection:
+    every: int = setting(1, identity=False, help="Steps between two lines of metrics.jsonl, 1 or more.")
+    tensorboard: bool = setting(False, identity=False, help="Write TensorBoard events (extra: tensorboard).")
+    wandb: bool = setting(False, identity=False, help="Write a W&B run, offline (extra: wandb).")
+    mlflow: bool = setting(False, identity=False, help="Write an MLflow run into local files (extra: mlflow).")
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        return [] if self.every >= 1 else [f"tracker.every={self.every}: expected 1 or more"]
