@@ -1,0 +1,150 @@
+"""Reading a finished store without torch: columns are memory-mapped, rows are contiguous on disk.
+
+A prepared folder is `<stores>/<fingerprint>/` with the parts `train/` and, when there is held-out data, `validation/`.
+Columns of a part (numpy .npy files; D documents numbered in row order, R rows, S tokens in all):
+
+    ids [S] uint16 or uint32      token ids, row after row
+    mask [S] bool                 True where the token is learned; False at the first token of every document
+    document_offsets [D+1] int64  where each document starts in `ids`
+    row_offsets [R+1] int64       which documents make up each row
+    document_source [D] uint16    index into `sources`
+    document_group [D] int64      hash of the group that the split kept together
+    document_row [D] int64        line or row number in the input, from 1
+    document_targets [D] int32    number of learned tokens
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.atomic import sha256_file
+from configs.errors import DataError
+
+META_NAME = "store.json"
+SCHEMA_VERSION = 1
+COLUMNS = (
+    "ids",
+    "mask",
+    "document_offsets",
+    "row_offsets",
+    "document_source",
+    "document_group",
+    "document_row",
+    "document_targets",
+)
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row: `ids` and `mask` `[n]` with n at most `sequence_length`; document numbers and their starts."""
+
+    ids: NDArray[np.integer]
+    mask: NDArray[np.bool_]
+    documents: Int64
+    starts: Int64
+
+
+class Store:
+    """One part (training or held-out) of a prepared folder, opened for reading.
+
+    Raises:
+        DataError: a column is missing or has another size than the one recorded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.meta: dict[str, Any] = _read_meta(self.folder)
+        columns = {name: _open_column(self.folder, name, self.meta) for name in COLUMNS}
+        self.ids = columns["ids"]
+        self.mask = columns["mask"]
+        self.document_offsets = columns["document_offsets"]
+        self.row_offsets = columns["row_offsets"]
+        self.document_source = columns["document_source"]
+        self.document_group = columns["document_group"]
+        self.document_row = columns["document_row"]
+        self.document_targets = columns["document_targets"]
+        self.sources: list[str] = self.meta["sources"]
+        self.sequence_length: int = self.meta["sequence_length"]
+        self.fingerprint: str = self.meta["fingerprint"]
+        self.num_documents = len(self.document_source)
+        self.num_rows = len(self.row_offsets) - 1
+        self.tokens = int(self.document_offsets[-1])
+        self.supervised = int(self.meta["supervised"])
+        # Tokens of each row, padding left out; [R] int64.
+        self.row_tokens: Int64 = np.diff(self.document_offsets[self.row_offsets])
+
+    def row(self, number: int) -> Row:
+        """Returns row `number` as views of the memory map."""
+        first, last = int(self.row_offsets[number]), int(self.row_offsets[number + 1])
+        starts = self.document_offsets[first : last + 1]
+        begin, end = int(starts[0]), int(starts[-1])
+        return Row(self.ids[begin:end], self.mask[begin:end], np.arange(first, last), starts[:-1] - begin)
+
+    def row_documents(self, number: int) -> Int64:
+        """Returns the document numbers of row `number`."""
+        return np.arange(int(self.row_offsets[number]), int(self.row_offsets[number + 1]))
+
+    def document(self, number: int) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+        """Returns (ids, mask) of document `number`."""
+        begin, end = int(self.document_offsets[number]), int(self.document_offsets[number + 1])
+        return self.ids[begin:end], self.mask[begin:end]
+
+    def origin(self, document: int) -> tuple[str, int]:
+        """Returns (source name, line or row number from 1) of document `document`."""
+        return self.sources[int(self.document_source[document])], int(self.document_row[document])
+
+    def tokens_by_source(self) -> dict[str, tuple[int, int]]:
+        """Returns (tokens, learned tokens) of each source."""
+        lengths = np.diff(self.document_offsets)
+        tokens = np.bincount(self.document_source, weights=lengths, minlength=len(self.sources))
+        learned = np.bincount(self.document_source, weights=self.document_targets, minlength=len(self.sources))
+        return {name: (int(tokens[i]), int(learned[i])) for i, name in enumerate(self.sources)}
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' positions that hold a token, 0 to 1."""
+        return self.tokens / max(1, self.num_rows * self.sequence_length)
+
+    def verify(self) -> None:
+        """Reads every column and compares its hash; raises DataError naming the first that differs."""
+        for name in COLUMNS:
+            path = self.folder / f"{name}.npy"
+            if sha256_file(path) != self.meta["files"][path.name]["sha256"]:
+                raise DataError(f"{path}: its bytes changed since it was built; delete {self.folder.parent} to rebuild")
+
+
+def open_part(prepared: Path, part: str) -> Store | None:
+    """Returns the part `train` or `validation` of a prepared folder; None when it has no such part."""
+    folder = prepared / part
+    return Store(folder) if folder.is_dir() else None
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / META_NAME
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable store ({error}); delete {folder.parent} to rebuild") from error
+    if meta.get("schema") != SCHEMA_VERSION:
+        raise DataError(f"{path}: store format {meta.get('schema')}, expected {SCHEMA_VERSION}; delete it to rebuild")
+    return meta
+
+
+def _open_column(folder: Path, name: str, meta: dict[str, Any]) -> NDArray[Any]:
+    path = folder / f"{name}.npy"
+    recorded = meta["files"][path.name]["bytes"]
+    found = path.stat().st_size if path.is_file() else None
+    if found != recorded:
+        size = "missing" if found is None else f"{found} bytes"
+        raise DataError(f"{path}: {size}, expected {recorded} bytes; delete {folder.parent} to rebuild")
+    column = np.load(path, mmap_mode="r", allow_pickle=False)
+    # A plain array over the same pages: numpy's memmap subclass makes every small slice several times slower.
+    return np.asarray(column)

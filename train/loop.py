@@ -1,0 +1,160 @@
+"""The training loop, readable as a table of contents. Arithmetic is in step.py, timing in state.py, files elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import nn
+
+from configs.errors import RunFailed
+from configs.schema import LrSchedulerSection
+from data_pipelines.index import Store
+from data_pipelines.ledger import Ledger
+from data_pipelines.loader import Loader
+from data_pipelines.order import Order
+from train.checkpoint import Checkpointer
+from train.engines import Engine
+from train.evaluate import Evaluator
+from train.guards import describe_rows, find_non_finite_rows
+from train.metrics import Metrics
+from train.objectives import Objective
+from train.optimizer import set_lr
+from train.progress import Progress
+from train.schedule import learning_rate
+from train.state import Plan, RunState
+from train.step import StepOutcome, train_step
+
+
+class Ending(Enum):
+    """Why the loop returned."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything the loop drives; built once, by train/run.py."""
+
+    plan: Plan
+    schedule: LrSchedulerSection
+    peak_lr: float
+    engine: Engine
+    module: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    store: Store
+    order: Order
+    loader: Loader
+    ledger: Ledger
+    evaluator: Evaluator | None
+    write_replies: Callable[[int], None]
+    checkpointer: Checkpointer
+    metrics: Metrics
+    progress: Progress
+    stop_wanted: Callable[[], bool]
+    started: float = field(default_factory=time.monotonic)
+
+
+def train(parts: Parts, state: RunState) -> Ending:
+    """Runs until the plan is over or a stop is asked for; `state` is advanced in place and saved on the way."""
+    plan = parts.plan
+    saved_step = state.step
+    stopping = False
+    while True:
+        is_best = False
+        if plan.evaluates_at(state.step) and state.evaluated_step != state.step and not stopping:
+            is_best = evaluate(parts, state)
+        if is_best or (plan.saves_at(state.step) or stopping) and saved_step != state.step:
+            save(parts, state)
+            saved_step = state.step
+        if plan.is_over(state):
+            return Ending.FINISHED
+        if stopping:
+            return Ending.STOPPED
+        stopping = step(parts, state)
+
+
+def step(parts: Parts, state: RunState) -> bool:
+    """Makes one optimizer update; returns whether some rank asks for a stop.
+
+    Raises:
+        RunFailed: the loss or the gradient norm is not finite; weights are those of the step before.
+    """
+    position = state.next_position()
+    window = parts.loader.window(position)
+    lr = learning_rate(parts.schedule, parts.peak_lr, state.step, parts.plan.total_steps)
+    set_lr(parts.optimizer, lr)
+    outcome = train_step(parts.engine, parts.module, parts.objective, window, stop=parts.stop_wanted())
+    if not outcome.applied:
+        raise_non_finite(parts, state, position, outcome)
+    row_ids = parts.order.rows(position)
+    state.ledger = parts.ledger.append(state.step, position, row_ids, state.skip)
+    state.step += 1
+    state.position = position + 1
+    state.tokens += int(parts.store.row_tokens[row_ids].sum())
+    state.supervised += sum(outcome.units.values())
+    report_step(parts, state, outcome, lr)
+    return outcome.stop
+
+
+def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) -> None:
+    """Hands the step's figures to metrics and progress."""
+    parts.metrics.step(
+        state.step,
+        {
+            "position": state.position - 1,
+            "loss": outcome.loss,
+            **({} if len(outcome.terms) == 1 else outcome.terms),
+            "grad_norm": outcome.grad_norm,
+            "lr": lr,
+            "tokens": state.tokens,
+            "supervised": state.supervised,
+            "ledger": state.ledger,
+        },
+    )
+    parts.progress.step(state.step, loss=outcome.loss, grad_norm=outcome.grad_norm, tokens=state.tokens)
+
+
+def evaluate(parts: Parts, state: RunState) -> bool:
+    """Measures the held-out loss and writes the replies; returns whether it is the best so far."""
+    if parts.evaluator is None:
+        state.evaluated_step = state.step
+        return False
+    result = parts.evaluator.run(parts.module)
+    parts.write_replies(state.step)
+    is_best = state.record_evaluation(result.loss)
+    parts.metrics.evaluation(
+        state.step,
+        {
+            "eval_loss": result.loss,
+            "perplexity": result.perplexity,
+            **{f"eval_loss/{source}": loss for source, loss in result.loss_by_source.items()},
+        },
+    )
+    parts.progress.evaluated(state.step, result.loss)
+    return is_best
+
+
+def save(parts: Parts, state: RunState) -> None:
+    """Writes a checkpoint of the current step."""
+    parts.checkpointer.save(state.step, parts.engine.state(), state.to_json())
+    parts.progress.saved(state.step)
+
+
+def raise_non_finite(parts: Parts, state: RunState, position: int, outcome: StepOutcome) -> None:
+    """Names the rows that make the loss non-finite, and stops the run."""
+    rows = find_non_finite_rows(parts.module, parts.store, parts.loader.window(position), parts.loader.pad_token_id)
+    blame = (
+        f"rows whose loss alone is not finite: {describe_rows(parts.store, rows)}"
+        if rows
+        else "each row alone has a finite loss: the weights or the gradients overflowed (try a lower optimizer.lr)"
+    )
+    raise RunFailed(
+        f"step {state.step + 1}: loss {outcome.loss:.4g}, gradient norm {outcome.grad_norm:.4g} is not finite; "
+        f"{blame}. Nothing was updated; the last good checkpoint is untouched."
+    )
