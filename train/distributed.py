@@ -1,0 +1,121 @@
+"""The process group: who am I among how many, and small exchanges between ranks."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# A rank that dies is noticed at once (its sockets close); this bounds the wait for one that hangs.
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """This rank's place. Data slices, loss scale and ledger use `dp_*`, never the world size."""
+
+    dp_rank: int
+    dp_size: int
+    world: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One process of the run."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def rank_from_environment() -> tuple[int, int, int]:
+    """Returns (rank, local rank, world size) as set by torchrun or srun; (0, 0, 1) without them."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
+        names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+    rank, local_rank, world_size = (int(os.environ.get(name, default)) for name, default in zip(names, "001", strict=True))
+    return rank, local_rank, world_size
+
+
+def start(backend: str, device_kind: str) -> Context:
+    """Joins the process group that the environment describes; one process alone needs none.
+
+    Args:
+        backend: `gloo` or `nccl`.
+        device_kind: `cpu` or `cuda`.
+    """
+    rank, local_rank, world_size = rank_from_environment()
+    device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size > 1:
+        dist.init_process_group(
+            backend, init_method="env://", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+        )
+        if dist.get_world_size() != world_size:
+            raise RuntimeError(f"process group has {dist.get_world_size()} ranks, expected {world_size}")
+    return Context(rank, local_rank, world_size, device)
+
+
+def is_distributed() -> bool:
+    """True when this process is one of several."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _exchange_device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def sum_over_ranks(values: list[float]) -> list[float]:
+    """Returns the sums of `values` over all ranks, in float64; one collective."""
+    if not is_distributed():
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=_exchange_device())
+    dist.all_reduce(tensor)
+    return [float(value) for value in tensor.tolist()]
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Returns every rank's `value` (JSON types), in rank order, on every rank."""
+    if not is_distributed():
+        return [value]
+    device = _exchange_device()
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    sizes = [int(size) for size in _all_gather(torch.tensor([len(data)], device=device)).flatten().tolist()]
+    padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
+    padded[: len(data)] = data
+    rows = _all_gather(padded)
+    return [json.loads(bytes(row[:size].cpu().numpy())) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _all_gather(tensor: torch.Tensor) -> torch.Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor)
+    return torch.stack(parts)
+
+
+def broadcast_json(value: Any) -> Any:
+    """Returns rank 0's `value` (JSON types) on every rank."""
+    return gather_json(value)[0]
+
+
+def barrier() -> None:
+    """Waits for every rank."""
+    if is_distributed():
+        dist.barrier()
+
+
+def shutdown() -> None:
+    """Leaves the process group."""
+    if is_distributed():
+        dist.destroy_process_group()

@@ -1,0 +1,128 @@
+"""Every rank holds everything; gradients are averaged. A process alone runs the plain module."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from configs.errors import CheckpointError
+from train.distributed import Context, Dims
+from train.engines import StepResult
+from train.scores import Scores
+from train.shards import LocalShard
+
+
+class DdpEngine:
+    """Data parallelism by torch's DDP, prepared by Accelerate."""
+
+    def __init__(self, context: Context, *, max_grad_norm: float) -> None:
+        self.dims = Dims(context.rank, context.world_size, context.world_size)
+        self._device = context.device
+        self._max_grad_norm = max_grad_norm
+
+    def prepare(self, scores: Scores, optimizer: torch.optim.Optimizer) -> nn.Module:
+        """Returns `scores` wrapped for the exchange of gradients; the module itself in one process."""
+        self._optimizer = optimizer
+        self._named = {name: p for name, p in scores.model.named_parameters() if p.requires_grad}
+        self._parameters = list(self._named.values())
+        self._module: nn.Module = scores
+        if self.dims.world > 1:
+            self._module = self._wrap(scores)
+        return self._module
+
+    def _wrap(self, scores: Scores) -> nn.Module:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        accelerator = Accelerator(cpu=self._device.type == "cpu", kwargs_handlers=[ddp])
+        expected = DistributedType.MULTI_CPU if self._device.type == "cpu" else DistributedType.MULTI_GPU
+        # Accelerate falls back to a world of one without a word when its set-up is not what it expects.
+        if (accelerator.distributed_type, accelerator.num_processes) != (expected, self.dims.world):
+            raise RuntimeError(
+                f"Accelerate made {accelerator.distributed_type} of {accelerator.num_processes} processes, "
+                f"expected {expected} of {self.dims.world}"
+            )
+        module = accelerator.prepare_model(scores)
+        if not isinstance(module, nn.parallel.DistributedDataParallel):
+            raise RuntimeError(f"Accelerate returned {type(module).__name__}, expected DistributedDataParallel")
+        return module
+
+    @contextlib.contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Holds back the exchange of gradients in all but the last micro-batch."""
+        if last or self.dims.world == 1:
+            yield
+        else:
+            with self._module.no_sync():  # type: ignore[operator]
+                yield
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Adds the gradients of `loss`."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> StepResult:
+        """Clips to `max_grad_norm` (0: not at all) and updates."""
+        limit = self._max_grad_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        applied = math.isfinite(norm)
+        if applied:
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepResult(norm, applied)
+
+    def discard(self) -> None:
+        """Clears gradients without an update."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, LocalShard]:
+        """Returns this rank's share of the replicated tensors: every tensor once over all ranks."""
+        tensors: dict[str, Tensor] = {f"model.{name}": parameter.detach() for name, parameter in self._named.items()}
+        for name, parameter in self._named.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
+        mine = share_of_names({name: t.numel() for name, t in tensors.items()}, self.dims.dp_rank, self.dims.dp_size)
+        return {name: LocalShard.whole(tensors[name]) for name in mine}
+
+    def load_state(self, names: Collection[str], read: Callable[[str], Tensor]) -> None:
+        """Overwrites weights and optimizer state in place.
+
+        Raises:
+            CheckpointError: the checkpoint lacks a tensor that this run trains, or has one of another shape.
+        """
+        keys_by_parameter: dict[str, list[str]] = {}
+        for name in names:
+            if name.startswith("optimizer."):
+                parameter_name, key = name.removeprefix("optimizer.").rsplit(".", 1)
+                keys_by_parameter.setdefault(parameter_name, []).append(key)
+        for name, parameter in self._named.items():
+            if f"model.{name}" not in names:
+                raise CheckpointError(f"checkpoint has no tensor model.{name}, which this run trains")
+            value = read(f"model.{name}")
+            if value.shape != parameter.shape:
+                raise CheckpointError(
+                    f"checkpoint tensor model.{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}"
+                )
+            with torch.no_grad():
+                parameter.copy_(value)
+            self._optimizer.state[parameter] = {
+                # AdamW counts steps in a float32 scalar beside the weights' device or on the CPU: fused wants the former.
+                key: read(f"optimizer.{name}.{key}").to(parameter.device)
+                for key in keys_by_parameter.get(name, [])
+            }
+
+
+def share_of_names(sizes: dict[str, int], rank: int, num_ranks: int) -> list[str]:
+    """Returns the names that `rank` saves: largest first, each to the rank with the least so far."""
+    loads = [0] * num_ranks
+    mine = []
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += sizes[name] + 1
+        if lightest == rank:
+            mine.append(name)
+    return mine

@@ -1,0 +1,89 @@
+"""The model as the objective sees it: log-probabilities of the targets, nothing else.
+
+Only labelled positions go through the output head, in chunks, so no `[tokens, vocabulary]` tensor exists: peak memory
+is one chunk of logits. When there is more than one chunk, the backward pass computes each again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from configs.errors import ConfigError
+from data_pipelines.collate import Batch
+from train.attention import model_inputs
+
+DEFAULT_CHUNK_BYTES = 256 * 2**20
+
+# Families that change logits after the head; a plain head would silently train on other numbers.
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+class Scores(nn.Module):
+    """Wraps a causal language model; prepared as one module by the engine.
+
+    Args:
+        model: a transformers causal LM, or a peft model around one.
+        precision: `fp32` or `bf16` (autocast over the weights' own type).
+        chunk_bytes: most bytes of fp32 logits at a time.
+
+    Raises:
+        ConfigError: the model transforms its logits in a way that this head does not.
+    """
+
+    def __init__(self, model: nn.Module, *, precision: str, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+        super().__init__()
+        self.model = model
+        self._chunk_bytes = chunk_bytes
+        self._autocast = precision == "bf16"
+        config = base_model(model).config
+        for name in _LOGIT_TRANSFORMS:
+            if getattr(config, name, None) not in (None, 1, 1.0):
+                raise ConfigError(f"model: {config.model_type} changes its logits by {name}, which is not supported")
+        self._attention: str = config._attn_implementation
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns log p(target | its document so far), `[N]` fp32, in the order of `batch.targets`."""
+        base = base_model(self.model)
+        with self._autocast_context(batch):
+            hidden = base.get_decoder()(**model_inputs(batch, self._attention)).last_hidden_state
+            hidden = hidden.reshape(-1, hidden.shape[-1])[batch.target_index]
+            head = base.get_output_embeddings()
+            rows = max(1, self._chunk_bytes // (4 * base.config.vocab_size))
+            if len(hidden) <= rows:
+                return _log_probabilities(head, hidden, batch.targets)
+            parts = [
+                checkpoint(_log_probabilities, head, h, t, use_reentrant=False)
+                for h, t in zip(hidden.split(rows), batch.targets.split(rows), strict=True)
+            ]
+        return torch.cat(parts)
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Returns the same `[N]` numbers the plain way: every document alone, all logits, no boundaries passed."""
+        ids, labels = batch.input_ids.reshape(-1), batch.labels.reshape(-1)
+        parts = []
+        bounds = batch.cu_seqlens.tolist()
+        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+            wanted = labels[begin + 1 : end] != -100
+            if not wanted.any():
+                continue
+            with self._autocast_context(batch):
+                logits = self.model(input_ids=ids[None, begin:end], use_cache=False).logits[0, :-1]
+            parts.append(logits.float().log_softmax(-1).gather(1, ids[begin + 1 : end, None])[wanted, 0])
+        return torch.cat(parts)
+
+    def _autocast_context(self, batch: Batch) -> Any:
+        return torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self._autocast)
+
+
+def base_model(model: nn.Module) -> Any:
+    """Returns the transformers model inside a peft wrapper, or `model` itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+def _log_probabilities(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    return -F.cross_entropy(head(hidden).float(), targets, reduction="none")
