@@ -1,0 +1,141 @@
+"""Tokenizers and models from local folders. safetensors only, no code from the folder, nothing from the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.errors import ConfigError
+from configs.schema import ModelSection
+from train import attention
+
+
+def tokenizer_folder(model: ModelSection) -> Path:
+    """Returns the folder that holds the tokenizer.
+
+    Raises:
+        ConfigError: the section names none, or it is not there.
+    """
+    given = model.tokenizer or model.path
+    if not given:
+        raise ConfigError("model.tokenizer: missing; give the folder of a tokenizer, as model.path is not set")
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        key = "model.tokenizer" if model.tokenizer else "model.path"
+        raise ConfigError(f"{key}={given}: no such folder")
+    return folder
+
+
+def load_tokenizer(model: ModelSection, chat_template: str | None = None) -> Any:
+    """Returns the tokenizer, with the chat template of the file `chat_template` when it is given."""
+    from transformers import AutoTokenizer
+
+    folder = tokenizer_folder(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(f"{folder}: no tokenizer that transformers can read ({first_line})") from error
+    if chat_template:
+        path = Path(chat_template).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"data.chat_template={chat_template}: no such file")
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def check_weights(folder: Path) -> list[Path]:
+    """Returns the weight files of a model folder.
+
+    Raises:
+        ConfigError: no config.json, no weights, weights in pickle files only, or a shard that the index names is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path={folder}: no config.json there; expected a Hugging Face model folder")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        if pickles:
+            raise ConfigError(
+                f"model.path={folder}: weights only in pickle files ({pickles[0]}), which can run code when read; "
+                "convert them to safetensors first"
+            )
+        raise ConfigError(f"model.path={folder}: no weights (*.safetensors) there")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(named - {path.name for path in files})
+        if missing:
+            raise ConfigError(f"model.path={folder}: {missing[0]} is missing, named by {index.name}")
+        files = [path for path in files if path.name in named]
+    return files
+
+
+def load_model(
+    model: ModelSection, *, dtype: torch.dtype, attention_name: str, device: torch.device, seed: int
+) -> nn.Module:
+    """Returns the causal language model in training mode, on `device`.
+
+    Args:
+        model: where its weights are, or its `arch` for random ones.
+        dtype: type of the weights in memory.
+        attention_name: as returned by `attention.choose`.
+        device: where the weights go.
+        seed: of random weights; every rank draws the same.
+    """
+    attention.register()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if model.path:
+        folder = Path(model.path).expanduser()
+        check_weights(folder)
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attention_name,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model.path={folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    else:
+        values = dict(model.arch)
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            loaded = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention_name)
+    loaded.config.use_cache = False
+    network: nn.Module = loaded.to(device).train()
+    return network
+
+
+def check_vocabulary(network: nn.Module, tokenizer: Any) -> None:
+    """Refuses a tokenizer whose ids have no row in the embedding.
+
+    Raises:
+        ConfigError: the tokenizer's vocabulary is larger than the embedding.
+    """
+    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"the tokenizer knows {len(tokenizer):,} tokens, the model's embedding has {rows:,} rows; "
+            "they do not belong together (model.tokenizer, model.path)"
+        )
+
+
+def weights_dtype(section: str, *, trained: bool, device: torch.device, precision: str) -> torch.dtype:
+    """Returns the type of the weights in memory for `model.dtype`.
+
+    auto: float32 for weights that are trained (updates of a bfloat16 weight are lost to rounding), bfloat16 for frozen
+    ones when the arithmetic is bf16 on a GPU.
+    """
+    if section != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section]
+    frozen_on_gpu = not trained and device.type == "cuda" and precision == "bf16"
+    return torch.bfloat16 if frozen_on_gpu else torch.float32
