@@ -6,26 +6,35 @@ A prepared folder is built once, under a temporary name, and published by rename
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.atomic import publish_folder, sha256_file, temporary_folder
+from configs.atomic import (
+    TEMPORARY_PREFIX,
+    publish_folder,
+    remove_folder,
+    sha256_file,
+    temporary_folder,
+    write_json,
+)
 from data_pipelines.index import COLUMNS, META_NAME, SCHEMA_VERSION
 from data_pipelines.packing import one_per_row, pack
 
 # A claim whose heartbeat is older than this belongs to a dead builder.
-STALE_CLAIM_S = 30.0
-_HEARTBEAT_S = 5.0
-_GATHER_DOCUMENTS = 65_536
+STALE_CLAIM_S = 10.0
+_HEARTBEAT_S = 2.0
+# A temporary folder without a heartbeat for this long is deleted by the next builder.
+STALE_TEMPORARY_S = 600.0
+# Tokens held in memory before they are spooled, and gathered at once from the spool: 16 MB of 4 bytes.
+_CHUNK_TOKENS = 1 << 22
 
 
 @dataclass(slots=True)
@@ -60,7 +69,14 @@ class StoreWriter:
     """
 
     def __init__(
-        self, folder: Path, *, fingerprint: str, sequence_length: int, sources: Sequence[str], vocab_size: int, packing: bool
+        self,
+        folder: Path,
+        *,
+        fingerprint: str,
+        sequence_length: int,
+        sources: Sequence[str],
+        vocab_size: int,
+        packing: bool,
     ) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
@@ -73,7 +89,8 @@ class StoreWriter:
         }
         self._packing = packing
         self._dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-        self._spool = (folder / "spool").open("wb")
+        self._waiting: list[NDArray[np.uint32]] = []
+        self._num_waiting = 0
         self._lengths: list[NDArray[np.int64]] = []
         self._document_columns: list[NDArray[np.int64]] = []
         self._items: list[NDArray[np.int64]] = []
@@ -116,42 +133,57 @@ class StoreWriter:
         mask = mask.astype(np.bool_)  # a copy: the caller's array stays as it is
         # Nothing predicts a document's first token: its neighbour in the row is another document.
         mask[np.cumsum(lengths) - lengths] = False
-        # One spool word per token: the id in the high bits, the label bit lowest.
-        self._spool.write(((ids.astype(np.uint64) << np.uint64(1)) | mask.astype(np.uint64)).astype(np.uint64).tobytes())
+        if int(ids.max()) >= self._meta["vocab_size"]:
+            raise ValueError(f"token id {ids.max()} in a vocabulary of {self._meta['vocab_size']}")
+        # One word per token: the id in the high bits, the label bit lowest.
+        self._waiting.append((ids.astype(np.uint32) << np.uint32(1)) | mask)
+        self._num_waiting += len(ids)
+        if self._num_waiting >= _CHUNK_TOKENS:
+            self._spool()
         self._lengths.append(lengths)
         self._document_columns.append(columns)
         self._items.append(item_sizes.astype(np.int64))
 
-    def finish(self, account: dict[str, Any] | None = None) -> None:
-        """Packs and writes every column, then the description with sizes and hashes."""
-        self._spool.close()
-        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
-        columns = np.concatenate(self._document_columns) if self._document_columns else np.zeros((0, 3), np.int64)
-        item_sizes = np.concatenate(self._items) if self._items else np.zeros(0, np.int64)
-        order, row_offsets = self._pack(lengths, item_sizes)
-        sorted_lengths = lengths[order]
-        offsets = np.zeros(len(order) + 1, np.int64)
-        np.cumsum(sorted_lengths, out=offsets[1:])
-        targets = self._write_tokens(lengths, order, offsets)
-        np.save(self._folder / "document_offsets.npy", offsets)
-        np.save(self._folder / "row_offsets.npy", row_offsets)
-        np.save(self._folder / "document_source.npy", columns[order, 0].astype(np.uint16))
-        np.save(self._folder / "document_group.npy", columns[order, 1])
-        np.save(self._folder / "document_row.npy", columns[order, 2])
-        np.save(self._folder / "document_targets.npy", targets)
-        (self._folder / "spool").unlink()
-        self._meta["supervised"] = int(targets.sum())
-        self._meta["account"] = account or {}
-        self._meta["files"] = {
-            f"{name}.npy": {
-                "bytes": (self._folder / f"{name}.npy").stat().st_size,
-                "sha256": sha256_file(self._folder / f"{name}.npy"),
-            }
-            for name in COLUMNS
-        }
-        (self._folder / META_NAME).write_text(json.dumps(self._meta, indent=1, ensure_ascii=False), encoding="utf-8")
+    def _spool(self) -> None:
+        with open(self._folder / "spool", "ab", opener=_private) as file:
+            file.writelines(words.data for words in self._waiting)
+        self._waiting.clear()
+        self._num_waiting = 0
 
-    def _pack(self, lengths: NDArray[np.int64], item_sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def finish(self, account: dict[str, Any] | None = None) -> None:
+        """Packs and writes every column, then the description with sizes and hashes; `account` is kept in it."""
+        self._spool()
+        lengths = _joined(self._lengths, np.zeros(0, np.int64))
+        columns = _joined(self._document_columns, np.zeros((0, 3), np.int64))
+        order, row_offsets = self._pack(lengths, _joined(self._items, np.zeros(0, np.int64)))
+        offsets = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(lengths[order], out=offsets[1:])
+        targets = self._write_tokens(lengths, order, offsets)
+        (self._folder / "spool").unlink()
+        self._write_column("document_offsets", offsets)
+        self._write_column("row_offsets", row_offsets)
+        self._write_column("document_source", columns[order, 0].astype(np.uint16))
+        self._write_column("document_group", columns[order, 1])
+        self._write_column("document_row", columns[order, 2])
+        self._write_column("document_targets", targets)
+        paths = [self._folder / f"{name}.npy" for name in COLUMNS]
+        self._meta |= {
+            "documents": len(order),
+            "rows": len(row_offsets) - 1,
+            "tokens": int(offsets[-1]),
+            "supervised": int(targets.sum()),
+            "account": account or {},
+            "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in paths},
+        }
+        write_json(self._folder / META_NAME, self._meta)
+
+    def _write_column(self, name: str, values: NDArray[Any]) -> None:
+        with open(self._folder / f"{name}.npy", "wb", opener=_private) as file:
+            np.save(file, values, allow_pickle=False)
+
+    def _pack(
+        self, lengths: NDArray[np.int64], item_sizes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns documents in row order `[D]`, and where each row starts among them `[R + 1]`."""
         if not len(item_sizes):
             return np.zeros(0, np.int64), np.zeros(1, np.int64)
@@ -168,27 +200,45 @@ class StoreWriter:
     def _write_tokens(
         self, lengths: NDArray[np.int64], order: NDArray[np.int64], offsets: NDArray[np.int64]
     ) -> NDArray[np.int32]:
-        """Gathers the spooled tokens in row order; returns the learned tokens of each document."""
-        total = int(offsets[-1])
+        """Writes ids and mask in row order, gathered from the spool; returns the learned tokens of each document.
+
+        Plain writes, not a memory map: a full disk must be an error, not a bus error that kills the process.
+        """
         spool_path = self._folder / "spool"
-        spool = np.fromfile(spool_path, np.uint64) if total < 1 << 24 else np.memmap(spool_path, np.uint64, "r")
-        ids = np.lib.format.open_memmap(self._folder / "ids.npy", "w+", self._dtype, (total,))
-        mask = np.lib.format.open_memmap(self._folder / "mask.npy", "w+", np.bool_, (total,))
+        spool = np.memmap(spool_path, np.uint32, "r") if spool_path.stat().st_size else np.zeros(0, np.uint32)
         starts = np.cumsum(lengths) - lengths
         targets = np.zeros(len(order), np.int32)
-        for begin in range(0, len(order), _GATHER_DOCUMENTS):
-            chunk = order[begin : begin + _GATHER_DOCUMENTS]
-            words = spool[_ranges(starts[chunk], lengths[chunk])]
-            first, last = int(offsets[begin]), int(offsets[begin + len(chunk)])
-            ids[first:last] = words >> np.uint64(1)
-            learned = (words & np.uint64(1)).astype(np.bool_)
-            mask[first:last] = learned
-            targets[begin : begin + len(chunk)] = np.add.reduceat(
-                learned.astype(np.int32), offsets[begin : begin + len(chunk)] - first
-            )
-        ids.flush()
-        mask.flush()
+        with (
+            open(self._folder / "ids.npy", "wb", opener=_private) as ids,
+            open(self._folder / "mask.npy", "wb", opener=_private) as mask,
+        ):
+            _write_header(ids, self._dtype, int(offsets[-1]))
+            _write_header(mask, np.bool_, int(offsets[-1]))
+            begin = 0
+            while begin < len(order):
+                # At least one document, otherwise as many as fit a chunk.
+                end = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + _CHUNK_TOKENS, "right")) - 1)
+                chunk = order[begin:end]
+                words = spool[_ranges(starts[chunk], lengths[chunk])]
+                learned = (words & np.uint32(1)).astype(np.bool_)
+                ids.write((words >> np.uint32(1)).astype(self._dtype).data)
+                mask.write(learned.data)
+                targets[begin:end] = np.add.reduceat(learned.astype(np.int32), offsets[begin:end] - offsets[begin])
+                begin = end
         return targets
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _write_header(file: BinaryIO, dtype: type[np.generic], length: int) -> None:
+    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, description)
+
+
+def _joined(parts: list[NDArray[np.int64]], empty: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(parts) if parts else empty
 
 
 def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -207,7 +257,7 @@ def build_once(final: Path, builder: Callable[[Path], None], *, on_wait: Callabl
     Args:
         final: folder to build.
         builder: fills the temporary folder that it is given.
-        on_wait: called about once a second with the seconds waited for another builder.
+        on_wait: called five times a second with the seconds waited for another builder.
 
     Returns:
         True when this process built it.
@@ -217,14 +267,16 @@ def build_once(final: Path, builder: Callable[[Path], None], *, on_wait: Callabl
     started = time.monotonic()
     while not final.is_dir():
         if _take_claim(claim):
-            with _heartbeat(claim), temporary_folder(final) as temporary:
+            with temporary_folder(final) as temporary, _heartbeat(claim, temporary):
+                _delete_abandoned(final)
+                # Published between our look and our claim.
                 if final.is_dir():
                     return False
                 builder(temporary)
                 return publish_folder(temporary, final)
-        time.sleep(0.2)
         if on_wait:
             on_wait(time.monotonic() - started)
+        time.sleep(0.2)
     return False
 
 
@@ -241,13 +293,16 @@ def _take_claim(claim: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _heartbeat(claim: Path) -> Iterator[None]:
+def _heartbeat(claim: Path, temporary: Path) -> Iterator[None]:
+    """Keeps the modification times of both fresh while the body runs, then gives the claim up."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(_HEARTBEAT_S):
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(claim)
+            for path in (claim, temporary):
+                # A successor that took us for dead may have removed either; its build is as good as ours.
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -260,3 +315,9 @@ def _heartbeat(claim: Path) -> Iterator[None]:
             claim.rmdir()
 
 
+def _delete_abandoned(final: Path) -> None:
+    """Deletes temporary folders of `final` whose builders were killed."""
+    for folder in final.parent.glob(f"{TEMPORARY_PREFIX}{final.name}-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > STALE_TEMPORARY_S:
+                remove_folder(folder)
