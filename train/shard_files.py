@@ -102,7 +102,7 @@ def write_safetensors(path: Path, blocks: Mapping[str, Block]) -> Written:
 
 
 def _bytes_of(data: npt.NDArray[np.generic]) -> memoryview:
-    return memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
 
 
 class SafetensorsFile:
