@@ -55,6 +55,9 @@ class DataSection:
         help="What happens to a document longer than `sequence_length`; all but error are counted.",
     )
     max_bad_rows: int = setting(0, identity=True, help="How many unusable rows may be left out, counted; 0: any is an error.")
+    limit: int | None = setting(
+        None, identity=True, help="Use only the first N rows of each source; null: all."
+    )
     online: bool = setting(False, identity=False, help="Allow hub:NAME sources to be fetched from the network.")
     workers: int = setting(0, identity=False, help="Processes that read and tokenise; 0: one per core.")
     store: str | None = setting(
@@ -68,6 +71,8 @@ class DataSection:
             found.append("data.train and data.sources: give one of them")
         if self.sequence_length < 8:
             found.append(f"data.sequence_length={self.sequence_length}: expected 8 or more")
+        if self.limit is not None and self.limit < 1:
+            found.append(f"data.limit={self.limit}: expected 1 or more, or null")
         if self.max_bad_rows < 0:
             found.append(f"data.max_bad_rows={self.max_bad_rows}: expected 0 or more")
         for name, source in self.sources.items():

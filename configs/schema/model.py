@@ -23,6 +23,9 @@ class ModelSection:
         identity=True,
         help="Values of config.json for a model with random weights (tests, scaling studies); used when `model.path` is null.",
     )
+    random_weights: bool = setting(
+        False, identity=True, help="Start from random weights of shape `arch`; without it a missing `model.path` is an error."
+    )
     dtype: str = setting(
         "auto",
         identity=True,

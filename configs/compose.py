@@ -1,0 +1,250 @@
+"""From arguments to one checked, complete configuration: load, resolve, freeze, name."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from configs.errors import ConfigError
+from configs.facts import Facts
+from configs.frontdoor import Assignment, known_paths, read_arguments
+from configs.schema import RunConfig
+from configs.values import BadValue, coerce, fields_of, hints_of, nearest
+
+FULL_LR = 1e-5
+LORA_LR = 1e-4
+DEFAULT_DURATION = {"sft": "3 epochs", "cpt": "1 epochs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration as given: typed and complete, `auto` not yet replaced."""
+
+    config: RunConfig
+    stem: str
+    given: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration with every `auto` replaced but `training.micro_batch_size`; `reasons` says why, by key."""
+
+    config: RunConfig
+    reasons: dict[str, str]
+
+
+def load(arguments: Sequence[str]) -> Loaded:
+    """Returns the configuration of `[RUN.yaml] [key=value ...]`.
+
+    Raises:
+        ConfigError: with every problem found, one line each.
+    """
+    given = read_arguments(arguments)
+    config = RunConfig()
+    problems = list(given.problems)
+    values: dict[str, Any] = {}
+    for assignment in [*_preset_assignments(given.presets), *given.assignments]:
+        problem = _set(config, assignment)
+        if problem:
+            problems.append(problem)
+        else:
+            values[".".join(assignment.path)] = assignment.value
+    for section in dataclasses.fields(config):
+        part = getattr(config, section.name)
+        if hasattr(part, "problems"):
+            problems += part.problems()
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(config, config.run.name or given.stem, values)
+
+
+def _preset_assignments(presets: dict[str, str]) -> list[Assignment]:
+    """Lets Hydra compose the chosen presets and returns their values."""
+    if not presets:
+        return []
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module("configs", version_base="1.3"):
+        composed = compose("run", overrides=[f"{group}={name}" for group, name in presets.items()])
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return [
+        Assignment((str(group), str(key)), value, f"preset {presets[str(group)]}: ")
+        for group, section in values.items()
+        for key, value in section.items()
+    ]
+
+
+def _set(config: RunConfig, assignment: Assignment) -> str | None:
+    """Sets one value in place; returns the problem, if there is one."""
+    path, where = assignment.path, assignment.where
+    dotted = ".".join(path)
+    target: Any = config
+    for depth, name in enumerate(path):
+        fields = fields_of(type(target))
+        if name not in fields:
+            return f"{where}{dotted}: no such key{_suggest(dotted)}"
+        hint = hints_of(type(target))[name]
+        if depth == len(path) - 1:
+            return _set_field(target, fields[name], hint, assignment)
+        inner = getattr(target, name)
+        if dataclasses.is_dataclass(inner):
+            target = inner
+        elif isinstance(inner, dict):
+            return _set_in_mapping(inner, hint, path[depth + 1 :], assignment)
+        else:
+            return f"{where}{dotted}: no such key; {'.'.join(path[: depth + 1])} is a value, not a section"
+    return f"{where}{dotted}: is a section; expected {dotted}.KEY=VALUE"
+
+
+def _set_field(target: Any, field: dataclasses.Field[Any], hint: Any, assignment: Assignment) -> str | None:
+    dotted = ".".join(assignment.path)
+    if dataclasses.is_dataclass(hint):
+        return f"{assignment.where}{dotted}={assignment.value}: is a section; expected {dotted}.KEY=VALUE"
+    element = typing.get_args(hint)[-1] if typing.get_origin(hint) is dict else None
+    if element is not None and dataclasses.is_dataclass(element):
+        return _set_sections(target, field.name, element, assignment)  # type: ignore[arg-type]
+    try:
+        setattr(target, field.name, coerce(assignment.value, hint, field.metadata.get("choices", ())))
+    except BadValue as error:
+        return f"{assignment.where}{dotted}={assignment.value}: {error}"
+    return None
+
+
+def _set_sections(target: Any, name: str, element: type, assignment: Assignment) -> str | None:
+    """Sets a mapping of sections by name, such as data.sources; a section given as text is its path."""
+    dotted = ".".join(assignment.path)
+    if not isinstance(assignment.value, dict):
+        return f"{assignment.where}{dotted}={assignment.value}: expected a mapping NAME: {{path: ...}}"
+    sections: dict[str, Any] = {}
+    setattr(target, name, sections)
+    problems = []
+    for key, value in assignment.value.items():
+        sections[str(key)] = element()
+        inner = value if isinstance(value, dict) else {"path": value}
+        for field_name, field_value in inner.items():
+            path = (*assignment.path, str(key), str(field_name))
+            problem = _set_in_section(sections[str(key)], Assignment(path, field_value, assignment.where))
+            problems += [problem] if problem else []
+    return "\n".join(problems) or None
+
+
+def _set_in_section(section: Any, assignment: Assignment) -> str | None:
+    name = assignment.path[-1]
+    fields = fields_of(type(section))
+    dotted = ".".join(assignment.path)
+    if name not in fields:
+        close = nearest(name, fields)
+        hint = f"; did you mean {close}?" if close else f"; expected one of {', '.join(fields)}"
+        return f"{assignment.where}{dotted}: no such key{hint}"
+    return _set_field(section, fields[name], hints_of(type(section))[name], assignment)
+
+
+def _set_in_mapping(mapping: dict[str, Any], hint: Any, rest: tuple[str, ...], assignment: Assignment) -> str | None:
+    element = typing.get_args(hint)[1]
+    dotted = ".".join(assignment.path)
+    if dataclasses.is_dataclass(element):
+        section = mapping.setdefault(rest[0], element())  # type: ignore[operator]
+        if len(rest) == 1:
+            return _set_in_section(section, Assignment((*assignment.path, "path"), assignment.value, assignment.where))
+        return _set_in_section(section, assignment)
+    try:
+        inner = mapping
+        for name in rest[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[rest[-1]] = assignment.value if element is Any else coerce(assignment.value, element)
+    except BadValue as error:
+        return f"{assignment.where}{dotted}={assignment.value}: {error}"
+    return None
+
+
+def _suggest(dotted: str) -> str:
+    paths = known_paths(RunConfig)
+    close = nearest(dotted, paths) or nearest(dotted, {path.split(".")[-1]: path for path in paths})
+    if close and "." not in close:
+        close = next(path for path in paths if path.split(".")[-1] == close)
+    return f"; did you mean {close}?" if close else "; all keys: aisc train --help all"
+
+
+def resolve(config: RunConfig, facts: Facts) -> Resolved:
+    """Returns a copy with every `auto` replaced from `facts`, but the micro-batch, which the rehearsal finds."""
+    resolved = copy.deepcopy(config)
+    reasons: dict[str, str] = {}
+
+    def take(section: Any, key: str, value: Any, reason: str) -> None:
+        name = key.split(".")[-1]
+        if getattr(section, name) == "auto":
+            setattr(section, name, value)
+            reasons[key] = reason
+
+    lora = config.adapter.name == "lora"
+    how = "lora" if lora else "full fine-tuning"
+    take(resolved.optimizer, "optimizer.lr", LORA_LR if lora else FULL_LR, f"default for {how}")
+    duration = DEFAULT_DURATION[config.objective.name]
+    take(resolved.training, "training.duration", duration, f"default for {config.objective.name}")
+    gpu = facts.num_gpus > 0
+    take(resolved.training, "training.precision", "bf16" if gpu else "fp32", "a GPU" if gpu else "no GPU")
+    take(resolved.engine, "engine.name", "ddp", "every rank holds the whole model")
+    take(resolved.engine, "engine.processes", max(1, facts.num_gpus), "one per visible GPU" if gpu else "no GPU")
+    take(resolved.engine, "engine.backend", "nccl" if gpu else "gloo", "a GPU" if gpu else "no GPU")
+    return Resolved(resolved, reasons)
+
+
+def freeze(config: RunConfig) -> str:
+    """Returns the complete configuration as YAML; `thaw` gives an equal one back."""
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
+def thaw(text: str) -> RunConfig:
+    """Rebuilds a configuration from `freeze`'s YAML.
+
+    Raises:
+        ConfigError: a key or value that the schema does not know.
+    """
+    values = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(values, dict)
+    config = RunConfig()
+    problems = []
+    for section, fields in values.items():
+        for key, value in fields.items():
+            problem = _set(config, Assignment((str(section), str(key)), value, "frozen configuration: "))
+            problems += [problem] if problem else []
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def identity(config: RunConfig) -> str:
+    """Returns the SHA-256 over the identity fields of a resolved configuration, in hex.
+
+    Duration belongs to it only where the schedule depends on it (linear, cosine, wsd's decay).
+    """
+    values = {
+        f"{section.name}.{field.name}": getattr(getattr(config, section.name), field.name)
+        for section in dataclasses.fields(config)
+        for field in dataclasses.fields(getattr(config, section.name))
+        if field.metadata["identity"]
+    }
+    if config.lr_scheduler.name == "constant":
+        del values["training.duration"]
+    plain = {key: _plain(value) for key, value in values.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def run_name(config: RunConfig, stem: str) -> str:
+    """Returns `<stem>-<6 hex of the identity>`."""
+    return f"{stem}-{identity(config)[:6]}"

@@ -1,0 +1,216 @@
+"""What the user typed and wrote, as a flat list of assignments: the layer in front of Hydra.
+
+A user's YAML needs no `defaults:` and no `@package`. A section given as text is a preset's name or a path; as a mapping
+it sets fields, and `preset:` names one. Hydra's own override grammar refuses non-ASCII text, `~` and `=` inside a value
+and takes `model=/path` for a group file, so values never reach it: only names of presets do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.schema import SECTIONS
+from configs.values import hints_of, nearest
+
+PRESET_ROOT = Path(__file__).parent
+# Where a section's bare text goes when it is no preset: `model=/models/Qwen3-8B`, `data=chats.jsonl`, `adapter=lora`.
+TEXT_FIELD = {
+    "model": "path",
+    "data": "train",
+    "adapter": "name",
+    "objective": "name",
+    "optimizer": "name",
+    "lr_scheduler": "name",
+    "engine": "name",
+    "run": "name",
+    "training": "duration",
+}
+EXPERIMENT = "experiment"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One `path = value` and where it was given, such as `run.yaml:12: ` or nothing for the command line."""
+
+    path: tuple[str, ...]
+    value: Any
+    where: str
+
+
+@dataclass(slots=True)
+class Given:
+    """Everything the user gave, in order of precedence (later wins)."""
+
+    stem: str
+    presets: dict[str, str]
+    assignments: list[Assignment]
+    problems: list[str]
+
+
+def preset_names(group: str) -> list[str]:
+    """Returns the names of the packaged presets of a group."""
+    return sorted(path.stem for path in (PRESET_ROOT / group).glob("*.yaml"))
+
+
+def read_arguments(arguments: Sequence[str]) -> Given:
+    """Returns the assignments of `[RUN.yaml] [key=value ...]`; what cannot be read is in `problems`."""
+    given = Given("run", {}, [], [])
+    overrides = []
+    files = []
+    for argument in arguments:
+        if "=" in argument:
+            overrides.append(argument)
+        elif argument.endswith((".yaml", ".yml")):
+            files.append(argument)
+        else:
+            given.problems.append(f"{argument}: expected RUN.yaml or key=value")
+    for extra in files[1:]:
+        given.problems.append(f"{extra}: a second RUN.yaml; expected one")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == EXPERIMENT:
+            _read_experiment(given, value)
+    if files:
+        given.stem = Path(files[0]).stem
+        _read_yaml(given, Path(files[0]))
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key != EXPERIMENT:
+            _read_override(given, key, text)
+    return given
+
+
+def _read_experiment(given: Given, name: str) -> None:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESET_ROOT / EXPERIMENT / f"{name}.yaml"
+    if not path.is_file():
+        close = nearest(name, preset_names(EXPERIMENT))
+        hint = f"; did you mean {close}?" if close else f"; there are: {', '.join(preset_names(EXPERIMENT))}"
+        given.problems.append(f"experiment={name}: no such experiment{hint}")
+        return
+    given.stem = path.stem
+    _read_yaml(given, path)
+
+
+def _read_override(given: Given, key: str, text: str) -> None:
+    if key.startswith(("+", "~")):
+        given.problems.append(f"{key}={text}: `{key[0]}` is not used here; every key exists already: {key.lstrip('+~')}=VALUE")
+        return
+    path = tuple(key.split("."))
+    _assign(given, path, parse_text(path, text), "")
+
+
+def parse_text(path: tuple[str, ...], text: str) -> Any:
+    """Returns the value of `path=text`: brackets, braces and null are YAML, everything else stays as typed."""
+    stripped = text.strip()
+    if stripped == "null":
+        return None
+    if len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        return stripped[1:-1]
+    if stripped[:1] in "[{" and stripped:
+        try:
+            return yaml.load(stripped, Loader=get_yaml_loader())
+        except yaml.YAMLError:
+            return text
+    return text
+
+
+def _read_yaml(given: Given, path: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        given.problems.append(f"{path}: no such file")
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        given.problems.append(f"{path}: cannot be read ({error})")
+        return
+    try:
+        loader = get_yaml_loader()
+        values = yaml.load(text, Loader=loader)
+        lines = dict(_key_lines(yaml.compose(text, Loader=loader)))
+        values = OmegaConf.to_container(OmegaConf.create(values or {}), resolve=True)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        given.problems.append(f"{path}{line}: not YAML: {error.problem}")
+        return
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        given.problems.append(f"{path}: {str(error).splitlines()[0]}")
+        return
+    if not isinstance(values, dict):
+        given.problems.append(f"{path}: expected sections (model:, data:, ...) at the top level")
+        return
+    experiment = values.pop(EXPERIMENT, None)
+    if isinstance(experiment, str):
+        stem = given.stem
+        _read_experiment(given, experiment)
+        given.stem = stem
+    for section, value in values.items():
+        _assign_section(given, str(section), value, path, lines)
+
+
+def _key_lines(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            yield inner, key.start_mark.line + 1
+            yield from _key_lines(value, inner)
+
+
+def _assign_section(
+    given: Given, section: str, value: Any, file: Path, lines: dict[tuple[str, ...], int]
+) -> None:
+    def where(*path: str) -> str:
+        return f"{file}:{lines.get(path, 1)}: "
+
+    if isinstance(value, dict) and section in SECTIONS:
+        for key, inner in value.items():
+            _assign(given, (section, str(key)), inner, where(section, str(key)))
+    else:
+        _assign(given, (section,), value, where(section))
+
+
+def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None:
+    section = path[0]
+    if len(path) == 2 and path[1] == "preset":
+        _choose_preset(given, section, str(value), where)
+    elif len(path) == 1 and section in TEXT_FIELD and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        if str(value) in preset_names(section):
+            _choose_preset(given, section, str(value), where)
+        else:
+            given.assignments.append(Assignment((section, TEXT_FIELD[section]), value, where))
+    elif len(path) == 1 and section in SECTIONS and isinstance(value, dict):
+        for key, inner in value.items():
+            _assign(given, (section, str(key)), inner, where)
+    else:
+        given.assignments.append(Assignment(path, value, where))
+
+
+def _choose_preset(given: Given, section: str, name: str, where: str) -> None:
+    names = preset_names(section)
+    if name in names:
+        given.presets[section] = name
+    elif not names and section in TEXT_FIELD:
+        given.assignments.append(Assignment((section, TEXT_FIELD[section]), name, where))
+    else:
+        close = nearest(name, names)
+        hint = f"; did you mean {close}?" if close else f"; there are: {', '.join(names) or 'none'}"
+        given.problems.append(f"{where}{section}.preset={name}: no such preset{hint}")
+
+
+def known_paths(schema: type, prefix: tuple[str, ...] = ()) -> list[str]:
+    """Returns every dotted path of the schema, for suggestions."""
+    found = []
+    for name, hint in hints_of(schema).items():
+        path = (*prefix, name)
+        if hasattr(hint, "__dataclass_fields__"):
+            found += known_paths(hint, path)
+        else:
+            found.append(".".join(path))
+    return found
