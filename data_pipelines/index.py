@@ -38,6 +38,7 @@ COLUMNS = (
     "document_row",
     "document_targets",
 )
+_META_KEYS = ("fingerprint", "sequence_length", "sources", "supervised", "account", "files")
 
 Int64 = NDArray[np.int64]
 
@@ -56,7 +57,7 @@ class Store:
     """One part (training or held-out) of a prepared folder, opened for reading.
 
     Raises:
-        DataError: a column is missing or has another size than the one recorded.
+        DataError: a column is missing, has another size than the one recorded, or its boundaries make no sense.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,10 +72,12 @@ class Store:
         self.document_group = columns["document_group"]
         self.document_row = columns["document_row"]
         self.document_targets = columns["document_targets"]
+        self.num_documents = len(self.document_source)
+        _check_boundaries(self.folder / "row_offsets.npy", self.row_offsets, self.num_documents)
+        _check_boundaries(self.folder / "document_offsets.npy", self.document_offsets, len(self.ids))
         self.sources: list[str] = self.meta["sources"]
         self.sequence_length: int = self.meta["sequence_length"]
         self.fingerprint: str = self.meta["fingerprint"]
-        self.num_documents = len(self.document_source)
         self.num_rows = len(self.row_offsets) - 1
         self.tokens = int(self.document_offsets[-1])
         self.supervised = int(self.meta["supervised"])
@@ -94,7 +97,7 @@ class Store:
 
     def document(self, number: int) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
         """Returns (ids, mask) of document `number`."""
-        begin, end = int(self.document_offsets[number]), int(self.document_offsets[number + 1])
+        begin, end = (int(self.document_offsets[number]), int(self.document_offsets[number + 1]))
         return self.ids[begin:end], self.mask[begin:end]
 
     def origin(self, document: int) -> tuple[str, int]:
@@ -133,9 +136,16 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable store ({error}); delete {folder.parent} to rebuild") from error
-    if meta.get("schema") != SCHEMA_VERSION:
-        raise DataError(f"{path}: store format {meta.get('schema')}, expected {SCHEMA_VERSION}; delete it to rebuild")
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA_VERSION:
+        raise DataError(f"{path}: not a store of format {SCHEMA_VERSION}; delete {folder.parent} to rebuild")
+    if missing := [key for key in _META_KEYS if key not in meta]:
+        raise DataError(f"{path}: {', '.join(missing)} missing; delete {folder.parent} to rebuild")
     return meta
+
+
+def _check_boundaries(path: Path, offsets: NDArray[Any], end: int) -> None:
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
+        raise DataError(f"{path}: its bytes changed since it was built; delete {path.parent.parent} to rebuild")
 
 
 def _open_column(folder: Path, name: str, meta: dict[str, Any]) -> NDArray[Any]:

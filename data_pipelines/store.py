@@ -17,14 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.atomic import (
-    TEMPORARY_PREFIX,
-    publish_folder,
-    remove_folder,
-    sha256_file,
-    temporary_folder,
-    write_json,
-)
+from configs.atomic import TEMPORARY_PREFIX, publish_folder, remove_folder, sha256_file, temporary_folder, write_json
 from data_pipelines.index import COLUMNS, META_NAME, SCHEMA_VERSION
 from data_pipelines.packing import one_per_row, pack
 
@@ -248,7 +241,9 @@ def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.i
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(total)
 
 
-def build_once(final: Path, builder: Callable[[Path], None], *, on_wait: Callable[[float], None] | None = None) -> bool:
+def build_once(
+    final: Path, builder: Callable[[Path], object], *, on_wait: Callable[[float], None] | None = None
+) -> bool:
     """Makes sure that the prepared folder `final` exists, built by one process only.
 
     The claim `final + ".claim"` (mkdir, heartbeat by its modification time) only saves work: two builders are harmless,
