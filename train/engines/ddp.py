@@ -80,13 +80,12 @@ class DdpEngine:
         self._optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, LocalShard]:
-        """Returns this rank's share of the replicated tensors: every tensor once over all ranks."""
+        """Returns the trained weights and their optimizer state, whole: every rank holds the same."""
         tensors: dict[str, Tensor] = {f"model.{name}": parameter.detach() for name, parameter in self._named.items()}
         for name, parameter in self._named.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        mine = share_of_names({name: t.numel() for name, t in tensors.items()}, self.dims.dp_rank, self.dims.dp_size)
-        return {name: LocalShard.whole(tensors[name]) for name in mine}
+        return {name: LocalShard.whole(tensor) for name, tensor in tensors.items()}
 
     def load_state(self, names: Collection[str], read: Callable[[str], Tensor]) -> None:
         """Overwrites weights and optimizer state in place.
@@ -115,14 +114,3 @@ class DdpEngine:
                 for key in keys_by_parameter.get(name, [])
             }
 
-
-def share_of_names(sizes: dict[str, int], rank: int, num_ranks: int) -> list[str]:
-    """Returns the names that `rank` saves: largest first, each to the rank with the least so far."""
-    loads = [0] * num_ranks
-    mine = []
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        lightest = loads.index(min(loads))
-        loads[lightest] += sizes[name] + 1
-        if lightest == rank:
-            mine.append(name)
-    return mine

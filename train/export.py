@@ -1,0 +1,130 @@
+"""A trained model as a plain Hugging Face folder: what transformers alone can load and generate from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs import atomic
+from configs.errors import RunFailed
+from configs.schema import DataSection
+from train.scores import base_model
+
+CHAT_SETTINGS_NAME = "aisc.json"
+# Largest relative difference of logits between adapter and merged weights: rounding of one more addition per weight.
+MERGE_BOUND = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: the folder, `adapter`, `merged` or `full`, and the size in bytes."""
+
+    folder: Path
+    kind: str
+    size_bytes: int
+
+
+def export_model(
+    folder: Path, model: nn.Module, tokenizer: Any, data: DataSection, *, merge: bool, dtype: torch.dtype, card: str
+) -> Exported:
+    """Writes `model` to `folder`, under a temporary name first; an older export there is replaced.
+
+    Args:
+        folder: where to.
+        model: a transformers model, or a peft model around one.
+        tokenizer: saved beside the weights with its chat template.
+        data: its system prompt and template arguments are stored for `aisc chat`.
+        merge: write merged weights instead of an adapter. The model itself is merged by it.
+        dtype: type of the exported weights (adapters keep theirs).
+        card: text of README.md.
+
+    Raises:
+        RunFailed: merged weights do not give the adapter's logits.
+    """
+    kind = "full"
+    if hasattr(model, "peft_config"):
+        kind = "merged" if merge else "adapter"
+    if kind == "merged":
+        model = merge_adapter(model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.temporary_folder(folder) as temporary:
+        _save_weights(temporary, model, kind, dtype)
+        tokenizer.save_pretrained(temporary)
+        settings = {"system_prompt": data.system_prompt, "template_args": data.template_args}
+        atomic.write_json(temporary / CHAT_SETTINGS_NAME, settings)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        for path in temporary.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        if folder.exists():
+            atomic.remove_folder(folder)
+        atomic.publish_folder(temporary, folder)
+    return Exported(folder, kind, size)
+
+
+def _save_weights(folder: Path, model: nn.Module, kind: str, dtype: torch.dtype) -> None:
+    base = base_model(model)
+    use_cache, base.config.use_cache = base.config.use_cache, True
+    try:
+        if kind == "adapter":
+            model.save_pretrained(folder)  # type: ignore[operator]
+            base.config.save_pretrained(folder)
+        else:
+            weights: dict[str, Tensor] = {
+                name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
+                for name, value in model.state_dict().items()
+            }
+            stored_dtype, base.config.dtype = base.config.dtype, dtype
+            model.save_pretrained(folder, state_dict=weights, max_shard_size="5GB")  # type: ignore[operator]
+            base.config.dtype = stored_dtype
+        if base.generation_config is not None:
+            base.generation_config.save_pretrained(folder)
+    finally:
+        base.config.use_cache = use_cache
+
+
+def merge_adapter(model: nn.Module) -> nn.Module:
+    """Returns the base model with the adapter added to its weights.
+
+    Raises:
+        RunFailed: the logits of a short probe differ from the adapter's by more than the bound of the weights' type.
+    """
+    vocab_size = base_model(model).config.vocab_size
+    probe = (torch.arange(16) * 37 % vocab_size)[None].to(next(model.parameters()).device)
+    model.eval()
+    with torch.no_grad():
+        before = model(input_ids=probe, use_cache=False).logits.float()
+        merged: nn.Module = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+        after = merged(input_ids=probe, use_cache=False).logits.float()
+    bound = MERGE_BOUND[next(merged.parameters()).dtype]
+    difference = float((before - after).abs().max() / before.abs().max())
+    if not difference <= bound:
+        raise RunFailed(
+            f"export: merged weights give other logits than the adapter (relative difference {difference:.2g}, "
+            f"expected at most {bound:g}); nothing was written"
+        )
+    return merged
+
+
+def original_dtype(model_path: str | None, fallback: torch.dtype) -> torch.dtype:
+    """Returns the type that the checkpoint at `model_path` says it has; `fallback` when it does not say."""
+    if not model_path:
+        return fallback
+    path = Path(model_path).expanduser() / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    name = values.get("dtype") or values.get("torch_dtype")
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return known.get(str(name), fallback)
+
+
+def set_stop_tokens(model: nn.Module, stop_ids: list[int], pad_id: int | None) -> None:
+    """Makes generation end at `stop_ids`, in the exported folder too."""
+    base = base_model(model)
+    if stop_ids:
+        base.generation_config.eos_token_id = stop_ids if len(stop_ids) > 1 else stop_ids[0]
+    base.generation_config.pad_token_id = pad_id

@@ -1,0 +1,76 @@
+"""Figures of a run: metrics.jsonl always, TensorBoard, W&B (offline) and MLflow (local files) when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from configs.schema import TrackerSection
+
+
+class Tracker(Protocol):
+    """Somewhere figures go."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the numbers of one step."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is left."""
+        ...
+
+
+class Metrics:
+    """Writes one line per `tracker.every` steps and per evaluation; only rank 0 has one that writes.
+
+    Args:
+        path: metrics.jsonl of the attempt, or None on ranks that write nothing.
+        section: how often, and which trackers.
+        trackers: opened by `open_trackers`.
+    """
+
+    def __init__(self, path: Path | None, section: TrackerSection, trackers: list[Tracker] | None = None) -> None:
+        self._every = section.every
+        self._trackers = trackers or []
+        self._file = None
+        if path is not None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")
+        self._last_tokens: int | None = None
+        self._last_time = time.monotonic()
+
+    def step(self, step: int, values: Mapping[str, Any]) -> None:
+        """Records the figures of one update; adds tokens per second since the last line."""
+        if self._file is None or step % self._every:
+            return
+        now, tokens = time.monotonic(), int(values["tokens"])
+        rate = {}
+        if self._last_tokens is not None and now > self._last_time:
+            rate["tokens_per_s"] = round((tokens - self._last_tokens) / (now - self._last_time), 1)
+        self._last_tokens, self._last_time = tokens, now
+        self._write(step, {**values, **rate})
+
+    def evaluation(self, step: int, values: Mapping[str, Any]) -> None:
+        """Records the figures of one evaluation."""
+        self._last_tokens = None
+        self._write(step, values)
+
+    def _write(self, step: int, values: Mapping[str, Any]) -> None:
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **values, "time": round(time.time(), 3)}) + "\n")
+        numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
+        for tracker in self._trackers:
+            tracker.log(step, numbers)
+
+    def close(self) -> None:
+        """Closes the file and the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
