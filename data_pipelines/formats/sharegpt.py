@@ -1,0 +1,78 @@
+"""ShareGPT: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}], "system": ...}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_pipelines.formats.document import (
+    Chat,
+    Document,
+    Message,
+    call_of,
+    check_turns,
+    field,
+    list_of,
+    object_of,
+    text_of,
+    tools_of,
+)
+from data_pipelines.json_rows import parse_value
+from data_pipelines.problems import RowProblem, quoted
+
+FIELDS = {"conversations": "conversations", "from": "from", "value": "value", "system": "system", "tools": "tools"}
+REQUIRED = ("conversations",)
+ROLE_OF = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool": "tool",
+}
+
+
+def documents(row: Message, columns: dict[str, str]) -> list[Document]:
+    """Returns the one conversation of a row; a `system` column that is not blank becomes its first message.
+
+    Raises:
+        RowProblem: a turn or the list of turns is not as expected.
+    """
+    key = columns["conversations"]
+    turns = list_of(field(row, key), key)
+    messages = [_message(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
+    check_turns(messages, key, role_key=columns["from"])
+    system = row.get(columns["system"])
+    if system is not None and text_of(system, columns["system"], may_be_empty=True).strip():
+        if messages[0]["role"] == "system":
+            raise RowProblem(columns["system"], "a second system message", f"{key} has one already; keep one of them")
+        messages.insert(0, {"role": "system", "content": system})
+    return [Chat(messages, tools_of(row.get(columns["tools"]), columns["tools"]))]
+
+
+def _message(turn: Any, key: str, columns: dict[str, str]) -> Message:
+    turn = object_of(turn, key)
+    # Many files of this family use OpenAI's names inside `conversations`.
+    from_name = columns["from"] if columns["from"] in turn else "role"
+    value_name = columns["value"] if columns["value"] in turn else "content"
+    if from_name not in turn:
+        raise RowProblem(f"{key}.{columns['from']}", "missing", f"use {', '.join(ROLE_OF)}")
+    speaker = turn[from_name]
+    if not isinstance(speaker, str) or speaker not in ROLE_OF:
+        raise RowProblem(
+            f"{key}.{from_name}",
+            f"{quoted(speaker)}: no such role",
+            "use human, gpt, system, function_call, observation",
+            reason="no such role",
+        )
+    if value_name not in turn:
+        raise RowProblem(f"{key}.{columns['value']}", "missing", "every turn needs its text")
+    value = text_of(turn[value_name], f"{key}.{value_name}", may_be_empty=speaker in ("observation", "tool"))
+    if speaker == "function_call":
+        call = parse_value(value, f"{key}.{value_name}", "an object")
+        return {"role": "assistant", "content": "", "tool_calls": [call_of(call, f"{key}.{value_name}")]}
+    return {"role": ROLE_OF[speaker], "content": value}

@@ -1,0 +1,231 @@
+"""One chunk of a file as tokenised documents: what each reading process does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.formats import FORMATS
+from data_pipelines.formats.document import Chat, Document, Text
+from data_pipelines.problems import WHOLE_ROW, BadRow, RowProblem, type_name
+from data_pipelines.rows import rows_of
+from data_pipelines.sources import Chunk, InputFile
+from data_pipelines.split import hash_bytes, hash_key
+from data_pipelines.template import ChatTemplate, Rendered
+from data_pipelines.tokenize import Encoder, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """How the rows of one file are read: a format's name and a column for each of its fields."""
+
+    name: str
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A chunk and how to read it; `format` is None while no row has shown it."""
+
+    chunk: Chunk
+    format: FileFormat | None
+    problem: RowProblem | None = None
+
+
+@dataclass(slots=True)
+class Lost:
+    """What the over-length policy cost: documents, and tokens that would have been learned."""
+
+    documents: int = 0
+    supervised: int = 0
+
+    def add(self, other: Lost) -> None:
+        self.documents += other.documents
+        self.supervised += other.supervised
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """The documents of one chunk, flat.
+
+    Attributes:
+        file: which file it is from.
+        ids: token ids of all documents, one after the other; mask: True where learned.
+        lengths: tokens of each document `[D]`; rows: its input line; groups: hash of its group.
+    """
+
+    file: int
+    num_bytes: int
+    rows_read: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    lost: dict[str, Lost] = field(default_factory=dict)
+    ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(slots=True)
+class Reader:
+    """Everything a chunk needs to become documents; one per preparation, inherited by the reading processes.
+
+    Attributes:
+        files: all input files, as numbered in the chunks.
+        encoder: tokenizer with its labels.
+        template: for chats; None when every source is plain text.
+        objective: sft learns assistant turns, cpt everything.
+    """
+
+    files: Sequence[InputFile]
+    encoder: Encoder
+    template: ChatTemplate | None
+    objective: str
+    system_prompt: str | None
+    group_by: str | None
+    sequence_length: int
+    overlength: str
+
+    def read(self, task: Task) -> ChunkResult:
+        """Returns the documents of one chunk, and its bad rows."""
+        chunk = task.chunk
+        file = self.files[chunk.file]
+        result = ChunkResult(chunk.file, chunk.num_bytes)
+        if task.problem is not None:
+            result.rows_read = int(chunk.first > 0)
+            result.bad.append(bad_row(file, chunk.first, task.problem))
+            return result
+        lines: list[int] = []
+        groups: list[int | None] = []
+        rendered: list[Rendered | str] = []
+        for line, row in rows_of(chunk, file.kind):
+            result.rows_read += 1
+            if isinstance(row, RowProblem):
+                result.bad.append(bad_row(file, line, row))
+                continue
+            try:
+                group = self._group(row)
+                ready = [self._render(document) for document in self._documents(row, task.format)]
+            except RowProblem as problem:
+                result.bad.append(bad_row(file, line, problem))
+                continue
+            rendered += ready
+            lines += [line] * len(ready)
+            groups += [group] * len(ready)
+        self._collect(result, file, list(zip(lines, groups, self._encode(rendered), strict=True)))
+        return result
+
+    def _documents(self, row: dict[str, Any], form: FileFormat | None) -> list[Document]:
+        assert form is not None  # a chunk with a row that parses has shown the format
+        return FORMATS[form.name].documents(row, form.columns)
+
+    def _group(self, row: dict[str, Any]) -> int | None:
+        """Returns the hash of the row's group; None when rows are their own groups."""
+        if self.group_by is None:
+            return None
+        value: Any = row
+        for part in self.group_by.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or value == "":
+            raise RowProblem(self.group_by, "missing", "every row needs it: data.group_by")
+        if not isinstance(value, (str, int)):
+            raise RowProblem(
+                self.group_by, f"{type_name(value)}, not a text or a whole number", "expected a key: data.group_by"
+            )
+        return hash_key(value)
+
+    def _render(self, document: Document) -> Rendered | str:
+        """Returns a chat with its spans, or a plain text."""
+        if isinstance(document, Text):
+            if self.objective == "sft":
+                raise RowProblem(WHOLE_ROW, "plain text has no assistant turn", "objective=cpt learns plain text")
+            return document.text
+        assert self.template is not None
+        messages = document.messages
+        if self.system_prompt and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.system_prompt}, *messages]
+        return self.template.render(Chat(messages, document.tools))
+
+    def _encode(self, rendered: list[Rendered | str]) -> list[Tokens | RowProblem]:
+        """Returns tokens in the order of `rendered`, texts and chats each in one batch."""
+        if not rendered:
+            return []
+        if isinstance(rendered[0], str):  # a file has one format, so a chunk holds one kind
+            return self.encoder.texts([text for text in rendered if isinstance(text, str)])
+        return self.encoder.chats([chat for chat in rendered if isinstance(chat, Rendered)])
+
+    def _collect(
+        self, result: ChunkResult, file: InputFile, encoded: list[tuple[int, int | None, Tokens | RowProblem]]
+    ) -> None:
+        """Applies the over-length policy and joins the documents."""
+        kept: list[Tokens] = []
+        rows: list[int] = []
+        groups: list[int] = []
+        for line, group, tokens in encoded:
+            if isinstance(tokens, RowProblem):
+                result.bad.append(bad_row(file, line, tokens))
+                continue
+            if len(tokens.ids) > self.sequence_length:
+                if self.overlength == "error":
+                    result.bad.append(bad_row(file, line, self._too_long(len(tokens.ids))))
+                    continue
+                pieces = self._fit(tokens, result.lost)
+            else:
+                pieces = [tokens]
+            # Without a group of its own a row is grouped by its content: equal rows never stand on both sides.
+            own = hash_bytes(tokens.ids.tobytes()) if group is None else group
+            kept += pieces
+            rows += [line] * len(pieces)
+            groups += [own] * len(pieces)
+        if kept:
+            result.ids = np.concatenate([tokens.ids for tokens in kept])
+            result.mask = np.concatenate([tokens.mask for tokens in kept])
+            result.lengths = np.array([len(tokens.ids) for tokens in kept], np.int64)
+            result.rows = np.array(rows, np.int64)
+            result.groups = np.array(groups, np.int64)
+
+    def _too_long(self, length: int) -> RowProblem:
+        return RowProblem(
+            WHOLE_ROW,
+            f"{length:,} tokens, {self.sequence_length:,} fit",
+            "data.overlength=truncate, drop or split; or data.sequence_length",
+            reason=f"more than {self.sequence_length:,} tokens",
+        )
+
+    def _fit(self, tokens: Tokens, lost: dict[str, Lost]) -> list[Tokens]:
+        """Returns what stays of a document that is too long, counting the learned tokens that go."""
+        size = self.sequence_length
+        before = int(np.count_nonzero(tokens.mask))
+        count = {"drop": 0, "truncate": 1}.get(self.overlength, -(-len(tokens.ids) // size))
+        pieces = [_piece(tokens, i * size, size) for i in range(count)]
+        pieces = [piece for piece in pieces if piece.mask.any()]
+        after = sum(int(np.count_nonzero(piece.mask)) for piece in pieces)
+        policy = {"drop": "dropped", "truncate": "truncated", "split": "split"}[self.overlength]
+        if not pieces and self.overlength != "drop":
+            policy = f"{policy}, nothing left to learn"
+        lost.setdefault(policy, Lost()).add(Lost(1, before - after))
+        return pieces
+
+
+def _piece(tokens: Tokens, start: int, size: int) -> Tokens:
+    """Returns `size` tokens from `start`; the first of them is not learned, nothing predicts it."""
+    mask = tokens.mask[start : start + size].copy()
+    mask[:1] = False
+    return Tokens(tokens.ids[start : start + size], mask)
+
+
+def bad_row(file: InputFile, line: int, problem: RowProblem) -> BadRow:
+    """Returns the problem with its place."""
+    return BadRow(
+        file.source, file.path, line, problem.key, problem.problem, problem.remedy, problem.reason, file.place
+    )
+
+
+def count_lost(results: dict[str, Lost], more: dict[str, Lost]) -> None:
+    """Adds the losses of one chunk to those of its source."""
+    for policy, lost in more.items():
+        results.setdefault(policy, Lost()).add(lost)

@@ -1,0 +1,85 @@
+"""Which documents are held out, and how often the others appear: keyed hashes, so the answer never depends on order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import DataError
+
+Int64 = NDArray[np.int64]
+
+
+def hash_key(value: object) -> int:
+    """Returns a signed 64-bit hash of a group's value; 1 and "1" are different groups."""
+    text = f"{type(value).__name__}:{value}"
+    return hash_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def hash_bytes(content: bytes | memoryview) -> int:
+    """Returns a signed 64-bit hash of some bytes."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+
+
+def keyed(values: Int64, key: str) -> NDArray[np.uint64]:
+    """Returns a uniform 64-bit number for each value under `key` (SplitMix64, Steele et al. 2014)."""
+    mixed = values.astype(np.uint64) ^ np.uint64(hash_bytes(key.encode()) & (2**64 - 1))
+    with np.errstate(over="ignore"):
+        mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def share_of(validation: str) -> float | None:
+    """Returns the held-out share of `5%` as 0.05, 0.0 for `none`, None when `validation` is a path.
+
+    Raises:
+        DataError: a percentage that is not between 0 and 100.
+    """
+    if validation.strip().lower() == "none":
+        return 0.0
+    found = re.fullmatch(r"\s*([0-9.]+)\s*%\s*", validation)
+    if not found:
+        return None
+    try:
+        share = float(found.group(1)) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise DataError(f"data.validation={validation}: expected more than 0% and less than 100%, a path, or none")
+    return share
+
+
+def hold_out(groups: Int64, share: float, seed: int) -> NDArray[np.bool_]:
+    """Returns True for the documents of the held-out groups: the share of all groups, at least one on each side.
+
+    Raises:
+        DataError: there is only one group.
+    """
+    if share == 0.0:
+        return np.zeros(len(groups), np.bool_)
+    unique = np.unique(groups)
+    if len(unique) < 2:
+        raise DataError(
+            f"data.validation: {len(unique)} group cannot be split in two; give more rows, data.validation=PATH or none"
+        )
+    count = min(max(1, round(share * len(unique))), len(unique) - 1)
+    order = np.argsort(keyed(unique, f"hold out {seed}"), kind="stable")
+    return np.isin(groups, unique[order[:count]])
+
+
+def copies(weights: NDArray[np.float64], identities: Int64, seed: int) -> Int64:
+    """Returns how often each document appears in an epoch.
+
+    Args:
+        weights: weight of each document's source, `[D]`, more than 0.
+        identities: a number of its own for each document, `[D]`.
+        seed: key of the fraction: weight 2.5 is two of every document and a third of a fixed half of them.
+    """
+    whole = np.floor(weights)
+    uniform = keyed(identities, f"weight {seed}") / np.float64(2**64)
+    return (whole + (uniform < weights - whole)).astype(np.int64)

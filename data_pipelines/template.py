@@ -1,0 +1,328 @@
+"""A chat as the text the model sees, with the characters it learns: each assistant turn and its end-of-turn token.
+
+Where a turn starts is what the model is given at inference (the generation prompt, `add_generation_prompt`), where it
+ends is the first control token behind its text. Three ways to find both, each exact or refused, never guessed:
+
+- `{% generation %}` blocks of the template, with the end-of-turn token added when the block leaves it out;
+- one rendering with every content between two marker characters: what stands between contents is the template's own
+  text, in which header and end token are looked up. Used only when removing the markers gives the plain rendering;
+- prefixes: the prompt of each assistant turn must be a prefix of the whole text (tool calls, reasoning, templates that
+  trim or rewrite contents).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from configs.errors import DataError
+from data_pipelines.formats.document import REASONING_KEYS, Chat, Message
+from data_pipelines.jinja import END, START, compile_template
+from data_pipelines.problems import WHOLE_ROW, RowProblem
+
+Span = tuple[int, int]
+_PIECES = re.compile(f"[{START}{END}]")
+_MARKERS = str.maketrans("", "", START + END)
+_PROBE: list[Message] = [{"role": "user", "content": "Ape"}, {"role": "assistant", "content": "Nut"}]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The text of a chat and its learned characters: `spans` are [start, end), ending behind the end-of-turn token."""
+
+    text: str
+    spans: list[Span]
+
+
+class ChatTemplate:
+    """Renders chats with one template and its arguments.
+
+    Args:
+        source: the Jinja text.
+        args: data.template_args, over the tokenizer's special tokens.
+        special_tokens: bos_token, eos_token and so on, as the template may name them.
+        control_tokens: every text that the tokenizer turns into one added token.
+
+    Raises:
+        DataError: the template cannot be compiled, fails on a plain chat, or writes no end-of-turn token.
+    """
+
+    def __init__(
+        self, source: str, *, args: dict[str, Any], special_tokens: dict[str, str], control_tokens: Sequence[str]
+    ) -> None:
+        self.source = source
+        self._args = {**special_tokens, **args}
+        longest_first = sorted((token for token in control_tokens if token.strip()), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        try:
+            self._template = compile_template(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise DataError(
+                f"chat template, line {error.lineno}: {error.message}; data.chat_template names another"
+            ) from error
+        self.has_generation = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
+        self._check()
+
+    def _check(self) -> None:
+        """Renders plain chats; learns the header of an assistant turn and the tokens that end one."""
+        try:
+            prompt = self._render(_PROBE[:1], None, generation_prompt=True)
+            asked = self._render(_PROBE[:1], None)
+            text = self._render(_PROBE, None)
+        except RowProblem as problem:
+            raise DataError(
+                f"the chat template fails on a plain chat of two turns ({problem.remedy}); "
+                "data.chat_template=FILE replaces it, data.template_args gives it arguments"
+            ) from problem
+        at = text.rfind("Nut")
+        if at < 0:
+            raise DataError("the chat template leaves out the assistant's text; data.chat_template=FILE replaces it")
+        ending = self._control.search(text, at + 3)
+        if ending is None:
+            raise DataError(
+                "the chat template writes no end-of-turn token behind the assistant's text: a model would never learn to "
+                "stop; data.chat_template=FILE replaces it, or add the token to the tokenizer's special tokens"
+            )
+        self.end_of_turn = ending.group()
+        self.header = prompt[len(asked) :] if prompt.startswith(asked) else ""
+        self._learn_history(asked)
+
+    def _learn_history(self, asked: str) -> None:
+        """Learns how an earlier assistant turn is written once the chat goes on."""
+        self._history_header = ""
+        self._ends = {self.end_of_turn}
+        self._closes_history = False
+        try:
+            later = self._render([*_PROBE, {"role": "user", "content": "Elk"}], None)
+        except RowProblem:
+            return  # A template for single turns: longer chats are refused row by row.
+        at = later.find("Nut")
+        ending = self._control.search(later, at + 3, later.find("Elk"))
+        if at < 0 or ending is None:
+            return
+        if later.startswith(asked):
+            self._history_header = later[len(asked) : at]
+        # What stands there may open the next turn instead: then earlier turns have no end of their own.
+        self._closes_history = ending.group() == self.end_of_turn or not asked.lstrip().startswith(ending.group())
+        if self._closes_history:
+            self._ends.add(ending.group())
+
+    def prompt(self, messages: list[Message], tools: list[Any] | None = None) -> str:
+        """Returns the text that asks for the next assistant turn."""
+        return self._render(_plain(messages), tools, generation_prompt=True)
+
+    def render(self, chat: Chat) -> Rendered:
+        """Returns the text of a chat and what is learned in it.
+
+        Raises:
+            RowProblem: the template refuses the chat, or has no exact boundaries for it.
+        """
+        messages = _plain(chat.messages)
+        self._check_texts(messages)
+        if self.has_generation:
+            return self._from_blocks(self._render(messages, chat.tools, keep_markers=True), messages)
+        text = self._render(messages, chat.tools)
+        spans = self._from_marks(text, messages, chat.tools)
+        return Rendered(text, self._from_prefixes(text, messages, chat.tools) if spans is None else spans)
+
+    def _check_texts(self, messages: list[Message]) -> None:
+        """Refuses texts that would forge a boundary: our markers, or an end of turn inside an assistant's text."""
+        turns = 0
+        for message in messages:
+            content = message["content"]
+            if START in content or END in content:
+                raise RowProblem(WHOLE_ROW, "holds U+FDD0 or U+FDD1", "these are no characters; remove them")
+            if message["role"] == "assistant":
+                turns += 1
+                if self.end_of_turn in content:
+                    raise RowProblem(
+                        WHOLE_ROW, f"{self.end_of_turn} inside an assistant's text", "remove it; the template writes it"
+                    )
+            elif turns and not self._closes_history:
+                raise _no_end()
+
+    def _render(
+        self,
+        messages: list[Message],
+        tools: list[Any] | None,
+        *,
+        generation_prompt: bool = False,
+        keep_markers: bool = False,
+    ) -> str:
+        try:
+            text = self._template.render(
+                messages=messages, tools=tools, documents=None, add_generation_prompt=generation_prompt, **self._args
+            )
+        except jinja2.TemplateError as error:
+            raise _refusal(error, self.source) from error
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise _refusal(error, self.source) from error
+        return text if keep_markers or not self.has_generation else text.translate(_MARKERS)
+
+    # -- {% generation %} ---------------------------------------------------------------------------------------------
+
+    def _from_blocks(self, marked: str, messages: list[Message]) -> Rendered:
+        """Returns text and spans from the template's own generation blocks."""
+        text: list[str] = []
+        blocks: list[Span] = []
+        length = 0
+        for piece in re.split(f"([{START}{END}])", marked):
+            if piece == START:
+                blocks.append((length, -1))
+            elif piece == END:
+                blocks[-1] = (blocks[-1][0], length)
+            else:
+                text.append(piece)
+                length += len(piece)
+        turns = sum(message["role"] == "assistant" for message in messages)
+        if len(blocks) < turns:
+            raise RowProblem(
+                WHOLE_ROW,
+                f"{len(blocks)} generation blocks for {turns} assistant turns",
+                "the chat template marks only some; data.chat_template replaces it",
+                reason="fewer generation blocks than assistant turns",
+            )
+        whole = "".join(text)
+        return Rendered(whole, [self._with_end(whole, block) for block in blocks if block[1] > block[0]])
+
+    def _with_end(self, text: str, block: Span) -> Span:
+        """Returns the block up to the end-of-turn token: cut behind its last control token, or grown by the next one."""
+        start, end = block
+        last = None
+        for last in self._control.finditer(text, start, end):
+            pass
+        if last is not None and last.group() in self._ends and not text[last.end() : end].strip():
+            return start, last.end()
+        following = self._control.search(text, end)
+        if following is None or following.group() not in self._ends or text[end : following.start()].strip():
+            raise _no_end()
+        return start, following.end()
+
+    # -- markers around contents --------------------------------------------------------------------------------------
+
+    def _from_marks(self, text: str, messages: list[Message], tools: list[Any] | None) -> list[Span] | None:
+        """Returns the spans of the assistant turns in `text`; None when a content is dropped, moved or changed."""
+        if tools or not self.header or any(len(message) > 2 for message in messages):
+            return None
+        around = [{"role": message["role"], "content": START + message["content"] + END} for message in messages]
+        try:
+            marked = self._render(around, None, keep_markers=True)
+        except RowProblem:
+            return None
+        pieces = _PIECES.split(marked)
+        if len(pieces) != 2 * len(messages) + 1 or "".join(pieces) != text:
+            return None
+        spans: list[Span] = []
+        position = 0
+        for i, message in enumerate(messages):
+            between, content, behind = pieces[2 * i : 2 * i + 3]
+            if content != message["content"]:
+                return None
+            end = position + len(between) + len(content)
+            if message["role"] == "assistant":
+                header_end = self._header_end(between)
+                ending = self._control.search(behind)
+                if header_end is None or ending is None or ending.group() not in self._ends:
+                    return None
+                spans.append((position + header_end, end + ending.end()))
+            position = end
+        return spans
+
+    def _header_end(self, between: str) -> int | None:
+        """Returns where the generation prompt ends in the template's own text between two contents.
+
+        The template may write a shorter header in the history than it asks with (Qwen3 without thinking): then the
+        turn starts with its content, provided that this header is a beginning of what it asks with.
+        """
+        at = between.rfind(self.header)
+        if at >= 0:
+            return at + len(self.header)
+        shorter = self._history_header
+        return len(between) if shorter and self.header.startswith(shorter) and between.endswith(shorter) else None
+
+    # -- prefixes -----------------------------------------------------------------------------------------------------
+
+    def _from_prefixes(self, text: str, messages: list[Message], tools: list[Any] | None) -> list[Span]:
+        """Returns the spans of the assistant turns from the prompts that ask for each.
+
+        Raises:
+            RowProblem: an earlier turn is written in another way once the chat goes on, or a turn has no end.
+        """
+        spans: list[Span] = []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            if i == 0:
+                raise RowProblem(
+                    WHOLE_ROW,
+                    "starts with an assistant turn",
+                    "this chat template has no prompt for it; start with another",
+                )
+            start = self._start_of(text, messages[:i], tools)
+            if start is None or (spans and start < spans[-1][1]):
+                raise RowProblem(
+                    WHOLE_ROW,
+                    "the chat template rewrites earlier turns",
+                    "no exact mask; write one row per assistant turn, or data.chat_template",
+                )
+            spans.append((start, self._end_of(text, start, messages[: i + 1], tools)))
+        return spans
+
+    def _start_of(self, text: str, before: list[Message], tools: list[Any] | None) -> int | None:
+        """Returns where the turn after `before` starts: behind the prompt that asks for it."""
+        prompt = self._render(before, tools, generation_prompt=True)
+        if text.startswith(prompt):
+            return len(prompt)
+        closed = self._render(before, tools)
+        shorter = closed + self._history_header
+        if self._history_header and prompt.startswith(shorter) and text.startswith(shorter):
+            return len(shorter)
+        return None
+
+    def _end_of(self, text: str, start: int, turns: list[Message], tools: list[Any] | None) -> int:
+        """Returns the end of the end-of-turn token of the turn that starts at `start` and is the last of `turns`."""
+        closed = self._render(turns, tools)
+        if text.startswith(closed) and len(closed) > start:
+            last = None
+            for last in self._control.finditer(text, start, len(closed)):
+                pass
+            if last is None or closed[last.end() :].strip():
+                raise _no_end()
+            return last.end()
+        # The turn is written differently at the end of a chat (reasoning kept): its first end token, in its own region.
+        at = text.find(self.end_of_turn, start)
+        opening = self._control.match(self._history_header)
+        if at < 0 or opening is None or opening.group() in text[start:at]:
+            raise _no_end()
+        return at + len(self.end_of_turn)
+
+
+def _plain(messages: list[Message]) -> list[Message]:
+    """Returns messages as templates expect them: the reasoning under each of its names."""
+    made = []
+    for message in messages:
+        if len(message) > 2:
+            reasoning = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
+            if reasoning is not None:
+                message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+        made.append(message)
+    return made
+
+
+def _refusal(error: Exception, source: str) -> RowProblem:
+    """Returns the problem of a template that raises; its words are shown only when they stand in the template."""
+    words = str(error)
+    said = words if words and words in source and len(words) < 120 else type(error).__name__
+    return RowProblem(WHOLE_ROW, "refused by the chat template", said)
+
+
+def _no_end() -> RowProblem:
+    return RowProblem(
+        WHOLE_ROW,
+        "an assistant turn without an end-of-turn token",
+        "the chat template leaves it out; data.chat_template",
+    )
