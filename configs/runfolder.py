@@ -11,6 +11,7 @@ superseded attempt writes later is never read.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -21,6 +22,8 @@ from typing import Any
 from configs import atomic
 from configs.errors import CheckpointError, RunFailed
 from configs.jsonlines import append_line, read_lines
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_TIMEOUT_S = 600.0
 CHECKPOINT_PREFIX = "step-"
@@ -151,8 +154,11 @@ class Attempt:
         return parent
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Appends a line to events.jsonl."""
-        append_line(self.events_path, {"time": time.time(), "event": kind, **fields})
+        """Appends a line to events.jsonl; a full disk is a warning here, it is the next save that must say it."""
+        try:
+            append_line(self.events_path, {"time": time.time(), "event": kind, **fields})
+        except OSError as error:
+            logger.warning("event %s not written to %s: %s", kind, self.events_path, error.strerror)
 
     def stop_requested(self) -> bool:
         """True when somebody asked this attempt to save and stop, by the file `stop`."""

@@ -203,11 +203,27 @@ def retire(run: RunFolder, attempt: Attempt, *, keep: int, best_step: int | None
     """Deletes what is no longer needed: all but the newest `keep` checkpoints of the chain and the best one.
 
     Also what earlier attempts left off the chain and half-written. Only after a publication of `attempt`, only while it
-    is the highest, and only when a kept checkpoint has its manifest and all its files in full size.
+    is the highest, and only when a kept checkpoint has its manifest and all its files in full size. What cannot be
+    deleted stays, with an event: the checkpoint that matters is safe.
 
     Returns:
         The folders deleted.
     """
+    deleted: list[Path] = []
+    try:
+        for path in _doomed(run, attempt, keep, best_step):
+            attempt.check_current()
+            if path.name.startswith(atomic.TEMPORARY_PREFIX):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                atomic.remove_folder(path)
+            deleted.append(path)
+    except OSError as error:
+        attempt.event("not_removed", reason=f"{error.strerror}: {error.filename}")
+    return deleted
+
+
+def _doomed(run: RunFolder, attempt: Attempt, keep: int, best_step: int | None) -> list[Path]:
     counted = list(candidates(run.chain()))
     kept_steps = sorted({step for _, step, _ in counted}, reverse=True)[:keep]
     kept: dict[int, Path] = {}
@@ -221,12 +237,6 @@ def retire(run: RunFolder, attempt: Attempt, *, keep: int, best_step: int | None
         if other.number <= attempt.number:
             doomed += [path for path in checkpoint_folders(other).values() if path not in kept.values()]
             doomed += list(other.checkpoints.glob(f"{atomic.TEMPORARY_PREFIX}*"))
-    for path in doomed:
-        attempt.check_current()
-        if path.name.startswith(atomic.TEMPORARY_PREFIX):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            atomic.remove_folder(path)
     return doomed
 
 
