@@ -105,10 +105,10 @@ class Account:
         learned = self.supervised / self.tokens if self.tokens else 0.0
         held_out = f" / {self.held_out:,} held out" if self.held_out else ", none held out"
         lost = f", {self.supervised_lost:,} learned tokens lost" if self.supervised_lost else ""
+        fate = f"{self.dropped:,} dropped, {self.truncated:,} truncated{lost}"
         lines = [
             f"{self.rows:,} {kind} -> {self.documents:,} train{held_out}{by}",
-            f"{count_words(self.tokens)} tokens, {count_words(self.supervised)} supervised ({learned:.1%}), "
-            f"{self.dropped:,} dropped, {self.truncated:,} truncated{lost}",
+            f"{count_words(self.tokens)} tokens, {count_words(self.supervised)} supervised ({learned:.1%}), {fate}",
             f"{self.packed_rows:,} rows of {self.sequence_length:,}, {self.fill:.1%} full",
         ]
         if self.bad_rows:

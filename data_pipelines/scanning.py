@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
-from data_pipelines.formats import FORMATS, columns_of, detect, expected
+from data_pipelines.formats import columns_of, detect, expected
 from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem
 from data_pipelines.reading import ChunkResult, FileFormat, Lost, Reader, Task, bad_row, count_lost
 from data_pipelines.rows import rows_of
@@ -127,10 +127,11 @@ def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
                 yield Task(Chunk(number, line, []), form, problem)
                 continue
             if form is None:
-                form = _detect(chunk, file, dict(section.columns))
-                if isinstance(form, RowProblem):
-                    yield Task(Chunk(number, 0, []), None, form)
+                shown = _detect(chunk, file, dict(section.columns))
+                if isinstance(shown, RowProblem):
+                    yield Task(Chunk(number, 0, []), None, shown)
                     break
+                form = shown
                 if form:
                     _note_format(reader, found, file, form)
             yield Task(chunk, form)

@@ -146,7 +146,7 @@ def open_bytes(path: Path | str) -> IO[bytes]:
     """Returns the file's bytes as a stream, decompressed by its suffix."""
     suffix = Path(path).suffix.lower()
     if suffix == ".gz":
-        return gzip.open(path, "rb")
+        return io.BufferedReader(gzip.GzipFile(path))
     if suffix == ".bz2":
         return bz2.open(path, "rb")
     if suffix == ".xz":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,7 @@ class Encoder:
         Needed when a token would join the end of a header and the start of a turn (two line ends as one token).
         """
         cuts = [0, *(start for start, _ in chat.spans), len(chat.text)]
-        pieces = [chat.text[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+        pieces = [chat.text[begin:end] for begin, end in itertools.pairwise(cuts)]
         encodings = self._backend.encode_batch(pieces, add_special_tokens=False)
         ids: list[int] = []
         mask: list[bool] = []
