@@ -12,6 +12,7 @@ ends is the first control token behind its text. Three ways to find both, each e
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from configs.errors import DataError
 from data_pipelines.formats.document import REASONING_KEYS, Chat, Message
 from data_pipelines.jinja import END, START, compile_template
 from data_pipelines.problems import WHOLE_ROW, RowProblem
+from data_pipelines.turns import learn
 
 Span = tuple[int, int]
 _PIECES = re.compile(f"[{START}{END}]")
 _MARKERS = str.maketrans("", "", START + END)
-_PROBE: list[Message] = [{"role": "user", "content": "Ape"}, {"role": "assistant", "content": "Nut"}]
+_USER: Message = {"role": "user", "content": "Ape"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,55 +67,30 @@ class ChatTemplate:
                 f"chat template, line {error.lineno}: {error.message}; data.chat_template names another"
             ) from error
         self.has_generation = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
-        self._check()
+        self._arguments_as_text = False
+        self.shape = learn(lambda messages, asks: self._render(messages, None, generation_prompt=asks), self._control)
+        self._arguments_as_text = self._wants_text_arguments()
 
-    def _check(self) -> None:
-        """Renders plain chats; learns the header of an assistant turn and the tokens that end one."""
-        try:
-            prompt = self._render(_PROBE[:1], None, generation_prompt=True)
-            asked = self._render(_PROBE[:1], None)
-            text = self._render(_PROBE, None)
-        except RowProblem as problem:
-            raise DataError(
-                f"the chat template fails on a plain chat of two turns ({problem.remedy}); "
-                "data.chat_template=FILE replaces it, data.template_args gives it arguments"
-            ) from problem
-        at = text.rfind("Nut")
-        if at < 0:
-            raise DataError("the chat template leaves out the assistant's text; data.chat_template=FILE replaces it")
-        ending = self._control.search(text, at + 3)
-        if ending is None:
-            raise DataError(
-                "the chat template writes no end-of-turn token behind the assistant's text: a model would never learn to "
-                "stop; data.chat_template=FILE replaces it, or add the token to the tokenizer's special tokens"
-            )
-        self.end_of_turn = ending.group()
-        self.header = prompt[len(asked) :] if prompt.startswith(asked) else ""
-        self._learn_history(asked)
+    @property
+    def end_of_turn(self) -> str:
+        """The control token that ends the last assistant turn."""
+        return self.shape.end_of_turn
 
-    def _learn_history(self, asked: str) -> None:
-        """Learns how an earlier assistant turn is written once the chat goes on."""
-        self._history_header = ""
-        self._ends = {self.end_of_turn}
-        self._closes_history = False
-        try:
-            later = self._render([*_PROBE, {"role": "user", "content": "Elk"}], None)
-        except RowProblem:
-            return  # A template for single turns: longer chats are refused row by row.
-        at = later.find("Nut")
-        ending = self._control.search(later, at + 3, later.find("Elk"))
-        if at < 0 or ending is None:
-            return
-        if later.startswith(asked):
-            self._history_header = later[len(asked) : at]
-        # What stands there may open the next turn instead: then earlier turns have no end of their own.
-        self._closes_history = ending.group() == self.end_of_turn or not asked.lstrip().startswith(ending.group())
-        if self._closes_history:
-            self._ends.add(ending.group())
+    def _wants_text_arguments(self) -> bool:
+        """Returns whether the arguments of a tool call must be JSON text (DeepSeek-V3) instead of an object."""
+        call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+        as_text = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+        for candidate in (call, as_text):
+            try:
+                self._render([_USER, {"role": "assistant", "content": "", "tool_calls": [candidate]}], None)
+            except RowProblem:
+                continue
+            return candidate is as_text
+        return False
 
     def prompt(self, messages: list[Message], tools: list[Any] | None = None) -> str:
         """Returns the text that asks for the next assistant turn."""
-        return self._render(_plain(messages), tools, generation_prompt=True)
+        return self._render(self._plain(messages), tools, generation_prompt=True)
 
     def render(self, chat: Chat) -> Rendered:
         """Returns the text of a chat and what is learned in it.
@@ -121,7 +98,7 @@ class ChatTemplate:
         Raises:
             RowProblem: the template refuses the chat, or has no exact boundaries for it.
         """
-        messages = _plain(chat.messages)
+        messages = self._plain(chat.messages)
         self._check_texts(messages)
         if self.has_generation:
             return self._from_blocks(self._render(messages, chat.tools, keep_markers=True), messages)
@@ -142,7 +119,7 @@ class ChatTemplate:
                     raise RowProblem(
                         WHOLE_ROW, f"{self.end_of_turn} inside an assistant's text", "remove it; the template writes it"
                     )
-            elif turns and not self._closes_history:
+            elif turns and not self.shape.closes_history:
                 raise _no_end()
 
     def _render(
@@ -190,23 +167,28 @@ class ChatTemplate:
         return Rendered(whole, [self._with_end(whole, block) for block in blocks if block[1] > block[0]])
 
     def _with_end(self, text: str, block: Span) -> Span:
-        """Returns the block up to the end-of-turn token: cut behind its last control token, or grown by the next one."""
-        start, end = block
-        last = None
-        for last in self._control.finditer(text, start, end):
-            pass
-        if last is not None and last.group() in self._ends and not text[last.end() : end].strip():
-            return start, last.end()
+        """Returns the block from behind its header up to its end-of-turn token, which it may hold or be followed by."""
+        start, end = self.shape.behind_header(text, block), block[1]
+        ending = self._last_ending(text, start, end)
+        if ending is not None and not text[ending:end].strip():
+            return start, ending
         following = self._control.search(text, end)
-        if following is None or following.group() not in self._ends or text[end : following.start()].strip():
+        stop = self.shape.end_at(text, following.start()) if following else None
+        if following is None or stop is None or text[end : following.start()].strip():
             raise _no_end()
-        return start, following.end()
+        return start, stop
+
+    def _last_ending(self, text: str, start: int, end: int) -> int | None:
+        """Returns where the last ending between `start` and `end` stops; None when there is none."""
+        found = [(text.rfind(ending, start, end), len(ending)) for ending in self.shape.endings]
+        at, length = max(found)
+        return at + length if at >= 0 else None
 
     # -- markers around contents --------------------------------------------------------------------------------------
 
     def _from_marks(self, text: str, messages: list[Message], tools: list[Any] | None) -> list[Span] | None:
         """Returns the spans of the assistant turns in `text`; None when a content is dropped, moved or changed."""
-        if tools or not self.header or any(len(message) > 2 for message in messages):
+        if tools or not self.shape.header or any(len(message) > 2 for message in messages):
             return None
         around = [{"role": message["role"], "content": START + message["content"] + END} for message in messages]
         try:
@@ -226,9 +208,10 @@ class ChatTemplate:
             if message["role"] == "assistant":
                 header_end = self._header_end(between)
                 ending = self._control.search(behind)
-                if header_end is None or ending is None or ending.group() not in self._ends:
+                stop = self.shape.end_at(behind, ending.start()) if ending else None
+                if header_end is None or stop is None:
                     return None
-                spans.append((position + header_end, end + ending.end()))
+                spans.append((position + header_end, end + stop))
             position = end
         return spans
 
@@ -238,11 +221,11 @@ class ChatTemplate:
         The template may write a shorter header in the history than it asks with (Qwen3 without thinking): then the
         turn starts with its content, provided that this header is a beginning of what it asks with.
         """
-        at = between.rfind(self.header)
+        header, shorter = self.shape.header, self.shape.history_header
+        at = between.rfind(header)
         if at >= 0:
-            return at + len(self.header)
-        shorter = self._history_header
-        return len(between) if shorter and self.header.startswith(shorter) and between.endswith(shorter) else None
+            return at + len(header)
+        return len(between) if shorter and header.startswith(shorter) and between.endswith(shorter) else None
 
     # -- prefixes -----------------------------------------------------------------------------------------------------
 
@@ -266,8 +249,8 @@ class ChatTemplate:
             if start is None or (spans and start < spans[-1][1]):
                 raise RowProblem(
                     WHOLE_ROW,
-                    "the chat template rewrites earlier turns",
-                    "no exact mask; write one row per assistant turn, or data.chat_template",
+                    "an assistant turn without an exact start",
+                    "the template writes it otherwise than it asks for it: data.template_args or data.chat_template",
                 )
             spans.append((start, self._end_of(text, start, messages[: i + 1], tools)))
         return spans
@@ -277,9 +260,11 @@ class ChatTemplate:
         prompt = self._render(before, tools, generation_prompt=True)
         if text.startswith(prompt):
             return len(prompt)
-        closed = self._render(before, tools)
-        shorter = closed + self._history_header
-        if self._history_header and prompt.startswith(shorter) and text.startswith(shorter):
+        header, shorter = self.shape.header, self.shape.history_header
+        if not header.startswith(shorter) or not prompt.endswith(header):
+            return None
+        shorter = prompt[: len(prompt) - len(header)] + shorter
+        if self.shape.history_header and prompt.startswith(shorter) and text.startswith(shorter):
             return len(shorter)
         return None
 
@@ -287,30 +272,40 @@ class ChatTemplate:
         """Returns the end of the end-of-turn token of the turn that starts at `start` and is the last of `turns`."""
         closed = self._render(turns, tools)
         if text.startswith(closed) and len(closed) > start:
+            ending = self._last_ending(text, start, len(closed))
             last = None
-            for last in self._control.finditer(text, start, len(closed)):
+            for last in self._control.finditer(text, start if ending is None else ending, len(closed)):
                 pass
-            if last is None or closed[last.end() :].strip():
+            if ending is None and last is not None:
+                ending = last.end()  # A call may end with a token of its own.
+            if ending is None or text[ending : len(closed)].strip() and last is None:
                 raise _no_end()
-            return last.end()
+            return ending
         # The turn is written differently at the end of a chat (reasoning kept): its first end token, in its own region.
-        at = text.find(self.end_of_turn, start)
-        opening = self._control.match(self._history_header)
-        if at < 0 or opening is None or opening.group() in text[start:at]:
+        found = [(at, len(end)) for end in self.shape.endings if (at := text.find(end, start)) >= 0]
+        opening = self._control.match(self.shape.history_header)
+        if not found or opening is None or opening.group() in text[start : min(found)[0]]:
             raise _no_end()
-        return at + len(self.end_of_turn)
+        at, length = min(found)
+        return at + length
+
+    def _plain(self, messages: list[Message]) -> list[Message]:
+        """Returns messages as this template expects them: reasoning under each of its names, arguments as it takes them."""
+        made = []
+        for message in messages:
+            if len(message) > 2:
+                reasoning = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
+                if reasoning is not None:
+                    message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+                if self._arguments_as_text and "tool_calls" in message:
+                    message = {**message, "tool_calls": [_with_text_arguments(call) for call in message["tool_calls"]]}
+            made.append(message)
+        return made
 
 
-def _plain(messages: list[Message]) -> list[Message]:
-    """Returns messages as templates expect them: the reasoning under each of its names."""
-    made = []
-    for message in messages:
-        if len(message) > 2:
-            reasoning = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
-            if reasoning is not None:
-                message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
-        made.append(message)
-    return made
+def _with_text_arguments(call: Message) -> Message:
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
 
 
 def _refusal(error: Exception, source: str) -> RowProblem:
