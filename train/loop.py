@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from configs.errors import RunFailed
+from configs.jsonlines import append_line
 from configs.schema import LrSchedulerSection
 from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
@@ -51,13 +52,14 @@ class Parts:
     order: Order
     loader: Loader
     ledger: Ledger
+    ledger_path: Path | None
     evaluator: Evaluator | None
+    before_evaluation: Callable[[int], None]
     write_replies: Callable[[int], None]
     checkpointer: Checkpointer
     metrics: Metrics
     progress: Progress
     stop_wanted: Callable[[], bool]
-    started: float = field(default_factory=time.monotonic)
 
 
 def train(parts: Parts, state: RunState) -> Ending:
@@ -98,6 +100,8 @@ def step(parts: Parts, state: RunState) -> bool:
     state.position = position + 1
     state.tokens += int(parts.store.row_tokens[row_ids].sum())
     state.supervised += sum(outcome.units.values())
+    if parts.ledger_path is not None:
+        append_line(parts.ledger_path, {"step": state.step, "position": position, "head": state.ledger})
     report_step(parts, state, outcome, lr)
     return outcome.stop
 
@@ -114,7 +118,6 @@ def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) 
             "lr": lr,
             "tokens": state.tokens,
             "supervised": state.supervised,
-            "ledger": state.ledger,
         },
     )
     parts.progress.step(state.step, loss=outcome.loss, grad_norm=outcome.grad_norm, tokens=state.tokens)
@@ -125,6 +128,7 @@ def evaluate(parts: Parts, state: RunState) -> bool:
     if parts.evaluator is None:
         state.evaluated_step = state.step
         return False
+    parts.before_evaluation(state.step)
     result = parts.evaluator.run(parts.module)
     parts.write_replies(state.step)
     is_best = state.record_evaluation(result.loss)

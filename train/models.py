@@ -30,24 +30,6 @@ def tokenizer_folder(model: ModelSection) -> Path:
     return folder
 
 
-def load_tokenizer(model: ModelSection, chat_template: str | None = None) -> Any:
-    """Returns the tokenizer, with the chat template of the file `chat_template` when it is given."""
-    from transformers import AutoTokenizer
-
-    folder = tokenizer_folder(model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
-        raise ConfigError(f"{folder}: no tokenizer that transformers can read ({first_line})") from error
-    if chat_template:
-        path = Path(chat_template).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"data.chat_template={chat_template}: no such file")
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
-    return tokenizer
-
-
 def check_weights(folder: Path) -> list[Path]:
     """Returns the weight files of a model folder.
 

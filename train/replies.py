@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from data_pipelines.index import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,21 @@ class Prompt:
     document: int
     input_ids: list[int]
     answer_ids: list[int]
+
+
+def held_out_prompts(store: Store, most: int) -> list[Prompt]:
+    """Returns up to `most` prompts spread over the held-out documents: what comes before their last learned run."""
+    prompts = []
+    for document in np.unique(np.linspace(0, store.num_documents - 1, num=min(most, store.num_documents)).astype(int)):
+        ids, mask = store.document(int(document))
+        learned = np.flatnonzero(mask)
+        if not len(learned):
+            continue
+        end = int(learned[-1]) + 1
+        gaps = np.flatnonzero(np.diff(learned) > 1)
+        start = int(learned[gaps[-1] + 1] if len(gaps) else learned[0])
+        prompts.append(Prompt(int(document), ids[:start].tolist(), ids[start:end].tolist()))
+    return prompts
 
 
 def answer(model: nn.Module, prompt: list[int], *, max_new_tokens: int, stop_ids: list[int], pad_id: int) -> list[int]:
@@ -38,7 +56,14 @@ def answer(model: nn.Module, prompt: list[int], *, max_new_tokens: int, stop_ids
 
 
 def write_replies(
-    path: Path, model: nn.Module, tokenizer: Any, prompts: list[Prompt], *, step: int, max_new_tokens: int, stop_ids: list[int]
+    path: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[Prompt],
+    *,
+    step: int,
+    max_new_tokens: int,
+    stop_ids: list[int],
 ) -> None:
     """Appends one JSON line per prompt to `path` (created 0600): step, prompt, reply and the corpus's own answer."""
     was_training = model.training

@@ -1,29 +1,497 @@
 """One training run, from a checked configuration to a finished run folder. The composition root of `train`.
 
-Every rank runs this with the same configuration. Order: data (a store on disk, before any process group), model, run
-folder, rehearsal, state, loop, export.
+Every rank runs this with the same configuration. Order: data (a store on disk, before any process group), model,
+rehearsal, run folder, state of an earlier attempt, loop, export.
 """
 
 from __future__ import annotations
 
-import logging
-import os
+import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from rich.console import Console
+from torch import nn
 
-from configs import compose
+from configs import atomic, compose
 from configs.durations import parse_duration
-from configs.errors import ConfigError, RunFailed
-from configs.runfolder import RunFolder, runs_dir
+from configs.errors import ConfigError, RunFailed, UserError
+from configs.runfolder import Attempt, RunFolder, Superseded
 from configs.schema import RunConfig
-from data_pipelines.build import Prepared, held_out_prompts, prepare
+from data_pipelines.build import Prepared, prepare
+from data_pipelines.collate import collate
+from data_pipelines.fingerprint import tokenizer_files
+from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
-from train import distributed
+from data_pipelines.tokenize import load_tokenizer, read_template
+from train import adapters, attention, checkpoint, distributed, header, models
+from train.checkpoint import Checkpointer, Start
+from train.checkpoint_reading import checkpoint_of
+from train.distributed import Context
+from train.engines import Engine, build_engine
+from train.evaluate import Evaluator
+from train.export import set_stop_tokens
+from train.finish import Finished, finish, weight_files
+from train.guards import ReferenceCheck, check_reference
+from train.lineage import Hashing, fold
+from train.loop import Ending, Parts, train
+from train.metrics import Metrics
+from train.objectives import Objective, build_objective
+from train.optimizer import build_optimizer
+from train.progress import Progress
+from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
+from train.replies import held_out_prompts, write_replies
+from train.scores import Scores, base_model
+from train.signals import StopRequest
+from train.state import Plan, RunState, make_plan
+from train.trackers import check_trackers, open_trackers
 
-logger = logging.getLogger(__name__)
+EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_CONTINUE = 0, 1, 2, 75
+STOP_FILE_EVERY_S = 1.0
+WANTED_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of this program.
+
+    Attributes:
+        config: resolved; only the micro-batch may still be auto.
+        reasons: why each `auto` became what it is.
+        run: the run's folder.
+        is_dry: everything but training; writes no run folder.
+        command: what the user typed after `aisc train`, for advice in errors.
+    """
+
+    config: RunConfig
+    reasons: dict[str, str]
+    run: RunFolder
+    is_dry: bool
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is learned from, and how long."""
+
+    tokenizer: Any
+    tokenizer_path: str
+    prepared: Prepared
+    plan: Plan
+    pad_id: int
+    stop_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """The model with everything that moves it."""
+
+    model: nn.Module
+    scores: Scores
+    engine: Engine
+    module: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    rehearsal: Rehearsal
+    reference: ReferenceCheck | None
+    attention: str
+    device_name: str
+
+
+def run(request: Request, console: Console | None) -> tuple[int, Finished | None]:
+    """Runs `request` on this rank; returns the exit code, and what came out when it is done.
+
+    Raises:
+        UserError: something the user gave cannot be used.
+        RunFailed: the run itself went wrong; its cause is in exit.json.
+    """
+    config = request.config
+    check_trackers(config.tracker)
+    inputs = read_inputs(request)
+    hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
+    context = distributed.start(config.engine.backend, "cuda" if config.engine.backend == "nccl" else "cpu")
+    screen = console if context.is_main else None
+    try:
+        learner = build_learner(config, context, inputs)
+        lines = header.rows(config, request.reasons, inputs.prepared, learner, inputs.plan)
+        if request.is_dry:
+            header.show(screen, request.run.name, "dry run: nothing is trained", lines)
+            return EXIT_DONE, None
+        facts = start_facts(config, inputs, hashing.result())
+        # With --new each rank looked for a free name by itself: rank 0's counts.
+        request = dataclasses.replace(request, run=RunFolder(Path(distributed.broadcast_json(str(request.run.path)))))
+        start = checkpoint.start_attempt(request.run, facts, context)
+        return run_attempt(Session(request, inputs, learner, context, start, facts, screen), lines)
+    finally:
+        distributed.shutdown()
+
+
+def read_inputs(request: Request) -> Inputs:
+    """Loads the tokenizer, prepares the data and plans the run.
+
+    Raises:
+        UserError: data or tokenizer cannot be used, or the run is too short to learn anything.
+    """
+    config = request.config
+    tokenizer_path = str(models.tokenizer_folder(config.model))
+    tokenizer = load_tokenizer(tokenizer_path)
+    template = read_template(config.data.chat_template)
+    if template is not None:
+        tokenizer.chat_template = template
+    prepared = prepare(
+        config.data, config.objective.name, tokenizer_path, seed=config.training.seed, command=request.command
+    )
+    stop_id = tokenizer.eos_token_id
+    pad_id = tokenizer.pad_token_id
+    return Inputs(
+        tokenizer,
+        tokenizer_path,
+        prepared,
+        plan_run(config, prepared.train),
+        # Padding is never attended to nor learned, so any id serves where a tokenizer has none for it.
+        pad_id if pad_id is not None else (stop_id or 0),
+        [] if stop_id is None else [stop_id],
+    )
+
+
+def plan_run(config: RunConfig, store: Store) -> Plan:
+    """Returns the plan of steps, evaluations and saves.
+
+    Raises:
+        ConfigError: fewer optimizer steps than `training.min_steps`.
+    """
+    training = config.training
+    duration = parse_duration(training.duration)
+
+    def steps_with(global_batch_size: int) -> int:
+        return duration.steps(
+            total_steps=None,
+            rows_per_epoch=store.num_rows,
+            global_batch_size=global_batch_size,
+            sequence_length=store.sequence_length,
+        )
+
+    steps = steps_with(training.global_batch_size)
+    if steps < training.min_steps:
+        smaller = max(1, training.global_batch_size * steps // WANTED_STEPS)
+        remedy = f"training.global_batch_size={smaller} gives {steps_with(smaller)}"
+        if steps_with(smaller) < training.min_steps:
+            remedy = f"even one row a step gives {steps_with(1)}: more data or a longer training.duration is needed"
+        raise ConfigError(
+            f"training.global_batch_size={training.global_batch_size}: {store.num_rows} packed rows and "
+            f"{training.duration} make {steps} optimizer steps, too few to learn from (training.min_steps="
+            f"{training.min_steps}); {remedy}; training.min_steps=0 allows it"
+        )
+    return make_plan(steps, config.evaluation, config.checkpoint)
+
+
+def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learner:
+    """Builds model, adapter, optimizer and engine; finds the micro-batch; rehearses; compares with the plain model."""
+    torch.manual_seed(config.training.seed * 1_000_003 + context.rank)
+    kernel, reason = attention.choose(config.model.attention, context.device)
+    is_adapter = config.adapter.name != "none"
+    dtype = models.weights_dtype(
+        config.model.dtype, trained=not is_adapter, device=context.device, precision=config.training.precision
+    )
+    model = models.load_model(
+        config.model, dtype=dtype, attention_name=kernel, device=context.device, seed=config.training.seed
+    )
+    models.check_vocabulary(model, inputs.tokenizer)
+    set_stop_tokens(model, inputs.stop_ids, inputs.pad_id)
+    model = adapters.attach(model, config.adapter, config.training.seed)
+    if config.training.gradient_checkpointing:
+        adapters.enable_gradient_checkpointing(model)
+    scores = Scores(model, precision=config.training.precision)
+    optimizer = build_optimizer(config.optimizer, model.named_parameters(), float(config.optimizer.lr))
+    engine = build_engine(config.engine.name, context, max_grad_norm=config.training.max_grad_norm)
+    module = engine.prepare(scores, optimizer)
+    objective = build_objective(config.objective.name)
+    rehearsal = find_rehearsal(config, context, scores, engine, module, objective, optimizer)
+    return Learner(
+        model=model,
+        scores=scores,
+        engine=engine,
+        module=module,
+        objective=objective,
+        optimizer=optimizer,
+        rehearsal=rehearsal,
+        reference=compare_with_reference(config, context, inputs, module, scores),
+        attention=reason,
+        device_name=torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "CPU",
+    )
+
+
+def find_rehearsal(
+    config: RunConfig,
+    context: Context,
+    scores: Scores,
+    engine: Engine,
+    module: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+) -> Rehearsal:
+    """Chooses the micro-batch when it is auto, and takes the longest legal batch through every stage."""
+    length, vocab_size = config.data.sequence_length, base_model(scores.model).config.vocab_size
+    rows, reason = config.training.micro_batch_size, "as given"
+    if not isinstance(rows, int):
+        rows, reason = choose_micro_batch(
+            scores,
+            objective,
+            rows_per_rank=-(-config.training.global_batch_size // engine.dims.dp_size),
+            sequence_length=length,
+            vocab_size=vocab_size,
+            device=context.device,
+        )
+    peak = rehearse(engine, module, objective, optimizer, worst_batch(rows, length, vocab_size, context.device))
+    return Rehearsal(rows, reason, peak, total_memory_bytes(context.device))
+
+
+def compare_with_reference(
+    config: RunConfig, context: Context, inputs: Inputs, module: nn.Module, scores: Scores
+) -> ReferenceCheck | None:
+    """Compares one row of batch 0 with the plain model; all ranks take the same row."""
+    if not config.guard.reference_check:
+        return None
+    store = inputs.prepared.train
+    order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
+    for row in order.rows(0):
+        batch = collate(store, np.array([row], dtype=np.int64), inputs.pad_id).to(context.device)
+        if batch.num_targets:
+            return check_reference(module, scores, batch, config.training.precision)
+    return None
+
+
+def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> dict[str, Any]:
+    """Returns what start.json holds and a continuation must find again."""
+    weights = {str(path): hashes[str(path)] for path in weight_files(config)}
+    tokenizer = {str(path): hashes[str(path)] for path in tokenizer_files(inputs.tokenizer_path)}
+    return {
+        "identity": compose.identity(config),
+        "store": inputs.prepared.fingerprint,
+        "weights": fold(weights),
+        "tokenizer": fold(tokenizer),
+        "weight_files": weights,
+        "tokenizer_files": tokenizer,
+        "total_steps": inputs.plan.total_steps,
+        "seed": config.training.seed,
+        "project": config.run.project,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One attempt: what was asked, what was built, where it writes."""
+
+    request: Request
+    inputs: Inputs
+    learner: Learner
+    context: Context
+    start: Start
+    facts: dict[str, Any]
+    screen: Console | None
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.start.attempt
+
+
+def run_attempt(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Finished | None]:
+    """Trains from the newest checkpoint, or the beginning, and records how the attempt ended."""
+    attempt, is_main = session.attempt, session.context.is_main
+    try:
+        code, finished = train_and_finish(session, lines)
+    except Superseded as error:
+        if is_main:
+            attempt.finish("superseded", EXIT_FAILED, str(error))
+        raise
+    except (RunFailed, UserError) as error:
+        if is_main:
+            attempt.finish("failed", EXIT_INPUT if isinstance(error, UserError) else EXIT_FAILED, str(error))
+        raise
+    except BaseException as error:
+        if is_main:
+            attempt.finish("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
+        raise
+    if is_main and code == EXIT_DONE:
+        attempt.finish("done", code)
+    return code, finished
+
+
+def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Finished | None]:
+    """The body of an attempt: state, loop, export."""
+    request, learner, plan = session.request, session.learner, session.inputs.plan
+    attempt, is_main = session.attempt, session.context.is_main
+    state = RunState()
+    note = "new run"
+    if session.start.checkpoint is not None:
+        saved = checkpoint.load(
+            session.start.checkpoint, learner.engine, session.context, seed=request.config.training.seed
+        )
+        state = RunState.from_json(saved)
+        note = f"continuing at step {state.step} of {plan.total_steps}, ledger {state.ledger[:4]}..{state.ledger[-2:]}"
+    if is_main:
+        write_attempt_config(session)
+        attempt.event("started", step=state.step, micro_batch_size=learner.rehearsal.micro_batch_size)
+    header.show(session.screen, f"{request.run.name}   {request.run.path}", note, lines)
+    stop = StopRequest().install()
+    progress = make_progress(session, state)
+    for sentence in session.start.skipped:
+        progress.say(sentence)
+    parts = build_parts(session, state, stop, progress)
+    try:
+        progress.begin(state.tokens)
+        ending = train(parts, state)
+    finally:
+        progress.end()
+        parts.loader.close()
+        parts.metrics.close()
+    if ending is Ending.STOPPED:
+        progress.say(f"saved step {state.step}. The same command continues.")
+        if is_main:
+            attempt.finish("stopped", EXIT_CONTINUE, f"asked to stop ({stop.cause or 'by another rank'})")
+        return EXIT_CONTINUE, None
+    return EXIT_DONE, finish_run(session, state)
+
+
+def finish_run(session: Session, state: RunState) -> Finished | None:
+    """Puts the best weights in place and exports them; rank 0 writes, the others wait for it."""
+    best = state.best_step
+    if best is not None and best != state.step:
+        saved = checkpoint_of(session.request.run, best)
+        names = [name for name in saved.names() if name.startswith("model.")]
+        session.learner.engine.load_state(names, lambda name: checkpoint.read_tensor(saved, name))
+    finished = None
+    if session.context.is_main:
+        finished = finish(
+            session.attempt,
+            session.request.run,
+            session.request.config,
+            session.inputs.prepared,
+            session.learner.model,
+            session.inputs.tokenizer,
+            state,
+            session.facts,
+        )
+    distributed.barrier()
+    return finished
+
+
+def write_attempt_config(session: Session) -> None:
+    """Freezes the configuration as it ran, the micro-batch included."""
+    training = dataclasses.replace(
+        session.request.config.training, micro_batch_size=session.learner.rehearsal.micro_batch_size
+    )
+    config = dataclasses.replace(session.request.config, training=training)
+    atomic.write_file(session.attempt.config_path, compose.freeze(config))
+
+
+def make_progress(session: Session, state: RunState) -> Progress:
+    """Returns the progress display of this rank."""
+    plan, store = session.inputs.plan, session.inputs.prepared.train
+    return Progress(
+        session.screen,
+        total_steps=plan.total_steps,
+        first_step=state.step,
+        epoch_steps=store.num_rows / session.request.config.training.global_batch_size,
+    )
+
+
+def build_parts(session: Session, state: RunState, stop: StopRequest, progress: Progress) -> Parts:
+    """Wires the loop."""
+    config, context, learner, inputs = session.request.config, session.context, session.learner, session.inputs
+    store, held_out = inputs.prepared.train, inputs.prepared.validation
+    dims, micro = learner.engine.dims, learner.rehearsal.micro_batch_size
+    order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
+    is_main, attempt = context.is_main, session.attempt
+    return Parts(
+        plan=inputs.plan,
+        schedule=config.lr_scheduler,
+        peak_lr=float(config.optimizer.lr),
+        engine=learner.engine,
+        module=learner.module,
+        objective=learner.objective,
+        optimizer=learner.optimizer,
+        store=store,
+        order=order,
+        loader=Loader(
+            store,
+            order,
+            dp_rank=dims.dp_rank,
+            dp_size=dims.dp_size,
+            micro_batch_size=micro,
+            pad_token_id=inputs.pad_id,
+            device=context.device,
+        ),
+        ledger=Ledger(store.fingerprint, state.ledger),
+        ledger_path=attempt.ledger_path if is_main else None,
+        evaluator=Evaluator(held_out, dims, context.device, micro, inputs.pad_id) if held_out else None,
+        before_evaluation=evaluation_marker(session),
+        write_replies=replies_writer(session),
+        checkpointer=Checkpointer(attempt, session.request.run, context, keep=config.checkpoint.keep),
+        metrics=Metrics(
+            attempt.metrics_path if is_main else None,
+            config.tracker,
+            open_trackers(config.tracker, attempt.path, session.request.run.name) if is_main else [],
+        ),
+        progress=progress,
+        stop_wanted=stop_poll(stop, attempt, is_main),
+    )
+
+
+def evaluation_marker(session: Session) -> Callable[[int], None]:
+    """Returns what notes the start of an evaluation in events.jsonl."""
+
+    def mark(step: int) -> None:
+        if session.context.is_main:
+            session.attempt.event("evaluating", step=step)
+
+    return mark
+
+
+def replies_writer(session: Session) -> Callable[[int], None]:
+    """Returns what answers the held-out prompts; on rank 0 only, as every rank holds the whole model."""
+    evaluation, inputs = session.request.config.evaluation, session.inputs
+    held_out = inputs.prepared.validation
+    if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
+        return lambda step: None
+    prompts = held_out_prompts(held_out, evaluation.replies)
+    path = session.attempt.path / "replies.jsonl"
+
+    def write(step: int) -> None:
+        write_replies(
+            path,
+            session.learner.model,
+            inputs.tokenizer,
+            prompts,
+            step=step,
+            max_new_tokens=evaluation.max_new_tokens,
+            stop_ids=inputs.stop_ids,
+        )
+
+    return write
+
+
+def stop_poll(stop: StopRequest, attempt: Attempt, is_main: bool) -> Callable[[], bool]:
+    """Returns whether this rank wants to stop: after a signal, or (rank 0) when the file `stop` appeared.
+
+    The file is looked for once a second: a look costs microseconds here, but milliseconds on a busy shared disk.
+    """
+    looked = 0.0
+
+    def poll() -> bool:
+        nonlocal looked
+        now = time.monotonic()
+        if is_main and now - looked >= STOP_FILE_EVERY_S:
+            looked = now
+            if attempt.stop_requested():
+                stop.request("the file `stop`")
+        return stop.wanted
+
+    return poll

@@ -80,7 +80,9 @@ def make_index(shares: Sequence[Sequence[BlockSpec]]) -> dict[str, Any]:
         if any((s.dtype, s.global_shape) != (first.dtype, first.global_shape) for _, s in parts):
             raise RuntimeError(f"{name}: ranks disagree about its type or shape")
         covered = sum(prod(s.shape) for _, s in parts)
-        if covered != prod(first.global_shape) or _overlap([s for _, s in parts]):
+        places = (place for _, s in parts for place in zip(s.offsets, s.shape, s.global_shape, strict=True))
+        outside = any(low < 0 or low + n > limit for low, n, limit in places)
+        if outside or covered != prod(first.global_shape) or _overlap([s for _, s in parts]):
             raise RuntimeError(f"{name}: the ranks' blocks do not cover it exactly once")
         tensors[name] = {
             "dtype": first.dtype,

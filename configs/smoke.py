@@ -29,7 +29,6 @@ def smoke_config(config: RunConfig) -> RunConfig:
     smoke.lr_scheduler.name = "constant"
     smoke.lr_scheduler.warmup = "0"
     smoke.checkpoint.every = "end"
-    smoke.run.name = f"{config.run.name or 'smoke'}-smoke" if config.run.name != "smoke" else "smoke"
     return smoke
 
 

@@ -1,0 +1,82 @@
+"""The front door: finds the verb, runs it, turns errors into one clear report and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from configs.errors import RunFailed, UserError
+from configs.values import nearest
+
+VERBS = {
+    "init": "cli.init:main",
+    "doctor": "cli.doctor:main",
+    "inspect": "cli.inspect:main",
+    "prepare": "cli.prepare:main",
+    "train": "cli.train:main",
+    "runs": "cli.runs:main",
+    "chat": "cli.chat:main",
+    "export": "cli.export:main",
+    "completion": "cli.completion:main",
+}
+EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `aisc VERB ...` and returns its exit code.
+
+    0 done, 1 failed, 2 your input, 75 saved and wants to continue, 130 interrupted at once.
+    """
+    os.umask(0o077)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except UserError as error:
+        print(f"error: {_indent(str(error))}", file=sys.stderr)
+        return EXIT_INPUT
+    except RunFailed as error:
+        print(f"failed: {_indent(str(error))}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        from cli.help import overview
+
+        print(overview(), end="")
+        return EXIT_DONE
+    if given[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(version("aisc-finetune"))
+        return EXIT_DONE
+    verb, rest = given[0], given[1:]
+    if verb not in VERBS:
+        close = nearest(verb, VERBS)
+        hint = f"; did you mean {close}?" if close else f"; expected {', '.join(VERBS)}"
+        raise UserError(f"aisc {verb}: no such verb{hint}")
+    if "--help" in rest or "-h" in rest:
+        from cli.help import verb_help
+
+        print(verb_help(verb, [word for word in rest if word not in ("--help", "-h")]), end="")
+        return EXIT_DONE
+    module, function = VERBS[verb].split(":")
+    code: int = getattr(importlib.import_module(module), function)(rest)
+    return code
+
+
+def _indent(message: str) -> str:
+    return message if "\n" not in message else message.replace("\n", "\n  ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

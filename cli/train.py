@@ -1,0 +1,117 @@
+"""`aisc train`: check, then run here, on one process per GPU."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from cli.screens import console, split_flags
+from configs import compose
+from configs.errors import ConfigError
+from configs.facts import facts_of
+from configs.rules import check
+from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
+from configs.schema import RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from train.finish import Finished
+
+FLAGS = ("--new", "--dry-run", "--smoke")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the verb; returns the exit code."""
+    flags, rest = split_flags(arguments, FLAGS)
+    loaded = compose.load(rest)
+    config, stem = loaded.config, loaded.stem
+    if "--smoke" in flags:
+        from configs.smoke import smoke_config
+
+        config, stem = smoke_config(config), f"{stem}-smoke"
+    facts = facts_of(config)
+    resolved = compose.resolve(config, facts)
+    problems = check(resolved.config, facts)
+    if problems:
+        raise ConfigError(problems)
+    folder = run_folder(resolved.config, stem, is_new="--new" in flags or "--smoke" in flags)
+    screen = console()
+    if already_finished(screen, folder):
+        return 0
+    processes = resolved.config.engine.processes
+    is_worker = "RANK" in os.environ or "SLURM_PROCID" in os.environ
+    if not is_worker and isinstance(processes, int) and processes > 1:
+        from launch.local import spawn
+
+        return spawn(["train", *arguments], processes, folder)
+    from train.run import Request, run
+
+    request = Request(resolved.config, resolved.reasons, folder, "--dry-run" in flags, shlex.join(rest))
+    code, finished = run(request, screen)
+    if finished is not None:
+        show_summary(screen, finished)
+        if "--smoke" in flags:
+            show_smoke_verdict(screen, RunFolder(finished.folder))
+    return code
+
+
+def run_folder(config: RunConfig, stem: str, *, is_new: bool) -> RunFolder:
+    """Returns the folder of this run: that of its identity, or with `is_new` the first free `-2`, `-3`..."""
+    name = compose.run_name(config, stem)
+    parent = runs_dir(config.run.dir)
+    path = parent / name
+    number = 2
+    while is_new and path.exists():
+        path = parent / f"{name}-{number}"
+        number += 1
+    return RunFolder(path)
+
+
+def already_finished(screen: Console, folder: RunFolder) -> bool:
+    """Says so and returns True when this very run is done."""
+    result = read_json(folder.result_path)
+    if result is None or state_of(folder.path).state != "done":
+        return False
+    loss = f": eval_loss {result['eval_loss']:.3f}" if result["eval_loss"] is not None else ""
+    screen.print(f"already finished{loss}   {folder.path}", soft_wrap=True)
+    screen.print(f"Another seed: training.seed={result['seed'] + 1}   Again: --new")
+    return True
+
+
+def show_summary(screen: Console, finished: Finished) -> None:
+    """Prints the end of a run: what it cost, how much better the model is, where everything lies."""
+    from train.progress import spell_count, spell_time
+
+    result, folder = finished.result, finished.folder
+    name = folder.name
+    screen.print(f"done  {spell_time(result['duration_s'])}\n")
+    rows = []
+    if result["eval_loss"] is not None:
+        before = result["eval_loss_before"]
+        change = f"{before:.3f} -> {result['eval_loss']:.3f}" if before is not None else f"{result['eval_loss']:.3f}"
+        share = f"  {100 * (result['eval_loss'] / before - 1):+.1f} %" if before else ""
+        rows.append(("eval_loss", f"{change}{share}   (step {result['best_step']}, exported)"))
+        rows.append(("perplexity", finished.perplexity))
+    rows += [
+        (
+            "seen",
+            f"{spell_count(result['tokens'])} tokens, {spell_count(result['supervised'])} supervised, "
+            f"ledger {result['ledger'][:4]}..{result['ledger'][-2:]} ({result['steps']} steps)",
+        ),
+        *([("replies", f"held-out prompts before and after:   aisc runs show {name} --replies")] if finished.has_replies else []),
+        ("model", f"{folder / 'model'}   {finished.exported.kind}"),
+        ("report", str(folder / "report.html")),
+    ]
+    for key, text in rows:
+        screen.print(f"  {key:<14} {text}", soft_wrap=True)
+    screen.print(f"\nnext   aisc chat {name}          aisc export {name}", soft_wrap=True)
+
+
+def show_smoke_verdict(screen: Console, folder: RunFolder) -> None:
+    """Prints whether the model learned its few rows; raises RunFailed when it did not."""
+    from configs.smoke import judge_smoke
+
+    losses = [line["loss"] for line in read_metrics(folder.path) if "loss" in line]
+    screen.print(judge_smoke(losses[0], losses[-1]))

@@ -1,0 +1,144 @@
+"""The end of a run: the best weights as a model folder, result, manifest, report. Rank 0 writes, all from the run folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs import atomic
+from configs.runfolder import Attempt, RunFolder
+from configs.schema import RunConfig
+from data_pipelines.build import Prepared
+from train import lineage
+from train.card import model_card
+from train.export import Exported, export_model, original_dtype
+from train.state import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the summary shows."""
+
+    folder: Path
+    result: dict[str, Any]
+    exported: Exported
+    has_replies: bool
+
+    @property
+    def perplexity(self) -> str:
+        """exp of the held-out losses, before and of the exported weights."""
+        losses = [self.result["eval_loss_before"], self.result["eval_loss"]]
+        return " -> ".join(f"{math.exp(min(loss, 700)):.2f}" for loss in losses if loss is not None)
+
+
+def finish(
+    attempt: Attempt,
+    folder: RunFolder,
+    config: RunConfig,
+    prepared: Prepared,
+    model: nn.Module,
+    tokenizer: Any,
+    state: RunState,
+    facts: dict[str, Any],
+) -> Finished:
+    """Exports `model` (the best weights) and writes the run-level files; nothing when a later attempt has started."""
+    attempt.check_current()
+    attempt.event("exporting")
+    result = make_result(folder, config, state)
+    manifest = make_manifest(folder, config, prepared, facts, result)
+    dtype = original_dtype(config.model.path, torch.float32)
+    exported = export_model(
+        folder.path / "model",
+        model,
+        tokenizer,
+        config.data,
+        merge=config.export.merge,
+        dtype=dtype,
+        card=model_card(folder.name, config, prepared, manifest, result),
+    )
+    manifest["outputs"] = {
+        str(path.relative_to(folder.path)): atomic.sha256_file(path)
+        for path in sorted(exported.folder.rglob("*"))
+        if path.is_file()
+    }
+    result["model"] = str(exported.folder)
+    result["model_kind"] = exported.kind
+    atomic.write_json(folder.path / "manifest.json", manifest)
+    atomic.write_json(folder.result_path, result)
+    has_replies = any((a.path / "replies.jsonl").exists() for a in folder.attempts())
+    return Finished(folder.path, result, exported, has_replies)
+
+
+def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[str, Any]:
+    """Returns the figures of a finished run; `eval_loss` is that of the exported weights."""
+    return {
+        "run": folder.name,
+        "eval_loss_before": state.eval_loss_before,
+        "eval_loss": state.best_loss,
+        "eval_loss_last": state.eval_loss,
+        "best_step": state.best_step,
+        "steps": state.step,
+        "tokens": state.tokens,
+        "supervised": state.supervised,
+        "ledger": state.ledger,
+        "seed": config.training.seed,
+        "attempts": len(folder.attempts()),
+        "duration_s": round(run_seconds(folder), 1),
+    }
+
+
+def run_seconds(folder: RunFolder) -> float:
+    """Returns the seconds from the start of each attempt of the chain to its end, added up."""
+    total = 0.0
+    for link in folder.chain():
+        start = link.attempt.read_start()
+        if start is None:
+            continue
+        end = time.time()
+        if link.attempt.exit_path.exists():
+            end = link.attempt.exit_path.stat().st_mtime
+        elif link.until_step is not None:
+            end = max(path.stat().st_mtime for path in (link.attempt.metrics_path, link.attempt.start_path) if path.exists())
+        total += max(0.0, end - float(start["time"]))
+    return total
+
+
+def make_manifest(
+    folder: RunFolder, config: RunConfig, prepared: Prepared, facts: dict[str, Any], result: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns where everything came from: hashes of every byte read, code, versions, seeds, hardware."""
+    return {
+        "run": folder.name,
+        "identity": facts["identity"],
+        "data": {str(path): digest for path, digest in prepared.input_hashes.items()},
+        "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder)},
+        "weights": facts["weight_files"],
+        "tokenizer": facts["tokenizer_files"],
+        "config": {
+            f"attempts/{a.number}/config.yaml": atomic.sha256_file(a.config_path)
+            for a in folder.attempts()
+            if a.config_path.exists()
+        },
+        "code": {str(path.relative_to(lineage.ROOT)): atomic.sha256_file(path) for path in lineage.source_files()},
+        "commit": lineage.code_commit(),
+        "versions": lineage.versions(),
+        "hardware": lineage.hardware(),
+        "seed": config.training.seed,
+        "account": prepared.account.to_json(),
+        "result": result,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def weight_files(config: RunConfig) -> list[Path]:
+    """Returns the weight files and config.json of the starting model; none for random weights."""
+    if not config.model.path:
+        return []
+    folder = Path(config.model.path).expanduser()
+    return [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
