@@ -126,7 +126,8 @@ class StoreWriter:
         mask = mask.astype(np.bool_)  # a copy: the caller's array stays as it is
         # Nothing predicts a document's first token: its neighbour in the row is another document.
         mask[np.cumsum(lengths) - lengths] = False
-        if int(ids.max()) >= self._meta["vocab_size"]:
+        # Tokenizers with holes have ids above their size; what does not fit the type must not wrap around.
+        if int(ids.max()) > np.iinfo(self._dtype).max:
             raise ValueError(f"token id {ids.max()} in a vocabulary of {self._meta['vocab_size']}")
         # One word per token: the id in the high bits, the label bit lowest.
         self._waiting.append((ids.astype(np.uint32) << np.uint32(1)) | mask)

@@ -95,10 +95,10 @@ def test_ids_take_two_bytes_when_the_vocabulary_allows(tmp_path: Path, vocab_siz
     assert store.document(0)[0].tolist() == document.ids.tolist()
 
 
-def test_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_an_id_that_would_wrap_around_is_refused(tmp_path: Path) -> None:
     document = random_documents([4])[0]
-    document.ids[1] = 500
-    with pytest.raises(ValueError, match="token id 500 in a vocabulary of 500"):
+    document.ids[1] = 65_536
+    with pytest.raises(ValueError, match="token id 65536 in a vocabulary of 500"):
         write_store(tmp_path, [[document]])
 
 
