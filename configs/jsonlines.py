@@ -1,4 +1,4 @@
-"""JSON Lines that survive a kill: one object a line, flushed as written; a torn last line is ignored. Standard library."""
+"""JSON Lines that survive a kill: one object a line, written at once; a torn last line is ignored. Standard library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from configs.errors import CheckpointError
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Appends `value` as one line to the private file `path` by a single write, so that a kill tears at most the end."""
+    """Appends `value` as one line to the private file `path`; a kill tears at most its end."""
     data = (json.dumps(value, ensure_ascii=False) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -37,7 +37,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if value is not None:
             values.append(value)
         elif number < len(lines):
-            raise CheckpointError(f"{path}: line {number} is not a JSON object; the file was changed after it was written")
+            raise CheckpointError(f"{path}: line {number} is not a JSON object; the file was changed since")
     return values
 
 

@@ -1,4 +1,4 @@
-"""The run folder: claim an attempt, follow the chain of attempts, read and write what lies in it. Standard library only.
+"""The run folder: claim an attempt, follow the chain of attempts, read and write what lies there. Only stdlib.
 
 Nothing shared is ever appended. Each start claims `attempts/N/` by `mkdir` (N = highest + 1) and writes only there;
 `start.json` names the checkpoint it continues from. Readers follow those names back from the highest attempt, so what a
@@ -224,7 +224,8 @@ class RunFolder:
             atomic.fsync_folder(attempt.path.parent)
         except OSError as error:
             raise CheckpointError(
-                f"run folder {self.path}: cannot be written ({error.strerror}); set run.dir or $AISC_RUNS to a folder of yours"
+                f"run folder {self.path}: cannot be written ({error.strerror}); "
+                "set run.dir or $AISC_RUNS to a folder of yours"
             ) from error
         return attempt
 
@@ -258,6 +259,22 @@ class RunFolder:
         """True when a later attempt than `attempt` exists."""
         return attempt.successor() is not None
 
+    def check_idle(self) -> None:
+        """Raises CheckpointError when another process of this machine is training this run and can go on.
+
+        Only what is certain is refused: a process on another machine may be gone (a lost node), and the new attempt
+        then supersedes it.
+        """
+        for attempt in self.attempts()[-1:]:
+            start = None if attempt.exit_path.exists() else attempt.read_start()
+            if start is None or start["host"] != socket.gethostname() or start["pid"] == os.getpid():
+                continue
+            if _is_alive(int(start["pid"]), start["pid_started"]):
+                raise CheckpointError(
+                    f"{self.path}: process {start['pid']} on this machine is training this run (attempt "
+                    f"{attempt.number}). Wait for it, or let it save and stop: kill {start['pid']}"
+                )
+
     def check_same(self, facts: dict[str, Any]) -> None:
         """Compares a new start with the newest one of the chain.
 
@@ -267,7 +284,8 @@ class RunFolder:
         for link in self.chain()[:1]:
             before = link.attempt.read_start() or {}
             problems = [
-                f"{self.path}: {words} changed: {_short(before[key])} in {link.attempt.start_path}, {_short(facts[key])} now"
+                f"{self.path}: {words} changed: {_short(before[key])} in {link.attempt.start_path}, "
+                f"{_short(facts[key])} now"
                 for key, words in FIXED_FACTS.items()
                 if before.get(key) is not None and facts.get(key) is not None and before[key] != facts[key]
             ]

@@ -140,7 +140,8 @@ def load(checkpoint: Checkpoint, engine: LoadsState, context: Context, *, seed: 
     left = checkpoint.unread(("model.", "optimizer."))
     if left:
         raise CheckpointError(
-            f"checkpoint {checkpoint.folder} holds {left[0]} and {len(left) - 1} more tensors that this run does not have"
+            f"checkpoint {checkpoint.folder} holds {left[0]} and {len(left) - 1} more tensors "
+            "that this run does not have"
         )
     _restore_random_state(checkpoint, context, seed)
     return checkpoint.state

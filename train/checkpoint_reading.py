@@ -182,9 +182,10 @@ def begin_attempt(run: RunFolder, facts: dict[str, Any]) -> tuple[Attempt, Check
         facts: for start.json; those of FIXED_FACTS are compared with the run's earlier start.
 
     Raises:
-        CheckpointError: data, weights, tokenizer or identity changed (before anything is written), or every checkpoint
-            of the run is damaged.
+        CheckpointError: a living process of this machine trains the run, or data, weights, tokenizer or identity
+            changed (both before anything is written), or every checkpoint of the run is damaged.
     """
+    run.check_idle()
     run.check_same(facts)
     attempt = run.claim()
     checkpoint, skipped = find_latest(run, below=attempt.number)

@@ -75,8 +75,22 @@ def in_child(work: Callable[[], object]) -> int:
         os._exit(code)
 
 
+def suspend_at(number: int, work: Callable[[], object]) -> NoReturn:
+    """Runs `work` in this forked process, which suspends itself before the `number`-th system call; then ends."""
+    try:
+        break_call(number, "suspend")
+        work()
+    except RunFailed:
+        pass
+    finally:
+        os._exit(0)
+
+
 def break_call(number: int, fault: str) -> dict[str, Any]:
-    """Makes the `number`-th call of SYSTEM_CALLS fail: `kill` before it, `torn` after half a write, else an errno name.
+    """Changes the `number`-th call of SYSTEM_CALLS.
+
+    Args:
+        fault: `kill` before it, `torn` after half a write, `suspend` before it, else the name of an errno to raise.
 
     Returns:
         A dict whose "calls" counts calls and whose "broken" names the one that failed.
@@ -90,6 +104,9 @@ def break_call(number: int, fault: str) -> dict[str, Any]:
             seen["calls"] += 1
             if seen["calls"] == number:
                 seen["broken"] = name
+                if fault == "suspend":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    return original(*args, **kwargs)
                 if fault == "torn" and name == "write":
                     original(args[0], bytes(args[1])[: len(args[1]) // 2])
                 if fault in ("kill", "torn"):
@@ -154,7 +171,7 @@ def kill_at_random(kills: int, seed: int, *, elements: int = 60_000) -> dict[str
         Number of kills, of those that hit a save in the middle (a half-written folder was left), and of steps saved.
     """
     chance = random.Random(seed)
-    counts = {"kills": 0, "half_written": 0, "steps": 0, "lost_reports": 0}
+    counts = {"kills": 0, "half_written": 0, "steps": 0}
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
         step = 0

@@ -17,10 +17,10 @@ from configs.jsonlines import append_line
 from configs.runfolder import Attempt, Parent, RunFolder, Superseded, state_of
 
 
-def started(run: RunFolder, parent: Parent | None = None, **facts: str) -> Attempt:
+def started(run: RunFolder, parent: Parent | None = None) -> Attempt:
     """Claims an attempt and writes its start."""
     attempt = run.claim()
-    attempt.write_start(facts, parent)
+    attempt.write_start({}, parent)
     return attempt
 
 
@@ -125,7 +125,7 @@ def test_a_superseded_attempt_may_not_publish(tmp_path: Path) -> None:
 def test_another_fact_is_refused_with_both_hashes(tmp_path: Path, key: str) -> None:
     run = RunFolder(tmp_path / "run")
     facts = dict.fromkeys(("identity", "store", "weights", "tokenizer"), "a" * 64)
-    started(run, **facts)
+    run.claim().write_start(facts, None)
     run.check_same(facts)
     with pytest.raises(CheckpointError) as caught:
         run.check_same({**facts, key: "b" * 64})
@@ -227,3 +227,30 @@ def test_events_of_all_attempts(tmp_path: Path) -> None:
         (1, "saved", 5),
         (2, "saved", 5),
     ]
+
+
+def test_a_run_that_another_living_process_trains_is_refused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.check_idle()
+    started(run)
+    run.check_idle()  # our own process may start again
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            started(run)
+            os.write(writing, b"x")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.read(reading, 1)
+    with pytest.raises(CheckpointError, match=rf"process {pid} on this machine is training .*attempt 2.*: kill {pid}"):
+        run.check_idle()
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    run.check_idle()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    run.check_idle()
+    os.close(reading)
+    os.close(writing)

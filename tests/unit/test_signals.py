@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -43,7 +44,7 @@ def test_only_a_second_interrupt_a_second_later_leaves(
     gaps_s: list[float], left: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 50.0
-    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     leaving: list[bool] = []
     stop = StopRequest(leave=lambda: leaving.append(True))
     stop._receive(signal.SIGINT, None)
@@ -57,7 +58,7 @@ def test_only_a_second_interrupt_a_second_later_leaves(
 def test_leaving_ends_the_process_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> int:
         times = iter([1.0, 2.5])
-        monkeypatch.setattr(signals.time, "monotonic", lambda: next(times))
+        monkeypatch.setattr(time, "monotonic", lambda: next(times))
         StopRequest().install()
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,165 @@
+"""Tensors, optimizer state and random state through a checkpoint, bitwise. One process; ranks are in tests/kills."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from configs.errors import CheckpointError
+from configs.runfolder import RunFolder, read_events
+from train.checkpoint import DTYPE_NAMES, Checkpointer, from_array, load, read_tensor, start_attempt, to_block
+from train.checkpoint_files import Ranks, save_checkpoint
+from train.checkpoint_reading import checkpoint_of
+from train.distributed import Context
+from train.engines.ddp import DdpEngine
+from train.shards import LocalShard
+
+CONTEXT = Context(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def own_random_state() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        yield
+
+
+class Dropping(nn.Module):
+    """A model whose loss depends on the random state; wrapped as Scores is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+def built(optimizer: str = "adamw") -> tuple[DdpEngine, nn.Module]:
+    module = Dropping()
+    kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    engine = DdpEngine(CONTEXT, max_grad_norm=1.0)
+    return engine, engine.prepare(module, kinds[optimizer](module.parameters(), lr=0.1))  # type: ignore[arg-type]
+
+
+def steps(engine: DdpEngine, module: nn.Module, count: int) -> list[float]:
+    losses = []
+    for _ in range(count):
+        loss = module(torch.ones(2, 4)).square().sum()
+        engine.backward(loss, last=True)
+        engine.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("dtype", list(DTYPE_NAMES))
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 5), (0, 4)])
+def test_every_type_keeps_its_bits(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = (torch.randn(shape) * 100).to(dtype)
+    block = to_block(LocalShard.whole(tensor))
+    back = from_array(block.data.copy(), block.dtype)
+    assert back.dtype == dtype and back.shape == shape
+    assert torch.equal(back.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
+
+
+def test_a_transposed_tensor_is_saved_as_it_reads() -> None:
+    tensor = torch.arange(6.0).reshape(2, 3).T
+    assert from_array(to_block(LocalShard.whole(tensor)).data.copy(), "F32").tolist() == tensor.tolist()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_going_on_is_bitwise_the_same_with_dropout(tmp_path: Path, optimizer: str) -> None:
+    run = RunFolder(tmp_path / "run")
+    engine, module = built(optimizer)
+    start = start_attempt(run, {"store": "s"}, CONTEXT)
+    assert start.checkpoint is None and start.skipped == []
+    steps(engine, module, 3)
+    Checkpointer(start.attempt, run, CONTEXT, keep=1).save(3, engine.state(), {"step": 3, "best_step": None})
+    expected = steps(engine, module, 3), {name: shard.tensor.clone() for name, shard in engine.state().items()}
+
+    torch.manual_seed(999)
+    engine, module = built(optimizer)
+    again = start_attempt(run, {"store": "s"}, CONTEXT)
+    assert again.checkpoint is not None and again.attempt.number == 2
+    assert load(again.checkpoint, engine, CONTEXT, seed=1) == {"step": 3, "best_step": None}
+    assert steps(engine, module, 3) == expected[0]
+    state = engine.state()
+    assert state.keys() == expected[1].keys()
+    for name, tensor in expected[1].items():
+        assert torch.equal(state[name].tensor, tensor), name
+
+
+def test_events_and_retention(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    engine, module = built()
+    start = start_attempt(run, {}, CONTEXT)
+    checkpointer = Checkpointer(start.attempt, run, CONTEXT, keep=1)
+    for step in (1, 2, 3):
+        steps(engine, module, 1)
+        checkpointer.save(step, engine.state(), {"step": step, "best_step": 1})
+    kinds = [event["event"] for event in read_events(run.path)]
+    assert kinds == ["saving", "saved", "saving", "saved", "saving", "saved", "removed"]
+    assert sorted(path.name for path in start.attempt.checkpoints.iterdir()) == ["step-00000001", "step-00000003"]
+    assert read_tensor(checkpoint_of(run, 1), "optimizer.0.weight.step").item() == 1.0
+
+
+def saved_without(tmp_path: Path, *names: str) -> tuple[RunFolder, DdpEngine]:
+    """Saves a checkpoint that lacks tensors, with honest hashes."""
+    run = RunFolder(tmp_path / "run")
+    engine, module = built()
+    start = start_attempt(run, {}, CONTEXT)
+    steps(engine, module, 1)
+    blocks = {name: to_block(shard) for name, shard in engine.state().items() if name not in names}
+    blocks["rng.00000.cpu"] = to_block(LocalShard.whole(torch.get_rng_state()))
+    save_checkpoint(start.attempt, 1, blocks, {"step": 1}, Ranks.single())
+    return run, engine
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["optimizer.2.bias.exp_avg"], "has no optimizer state exp_avg of 2.bias"),
+        (["optimizer.0.bias.step", "optimizer.0.bias.exp_avg"], "has no optimizer state exp_avg, step of 0.bias"),
+        (["model.2.bias"], "has no tensor model.2.bias"),
+    ],
+)
+def test_missing_state_is_never_started_afresh(tmp_path: Path, names: list[str], message: str) -> None:
+    run, engine = saved_without(tmp_path, *names)
+    with pytest.raises(CheckpointError, match=message):
+        load(checkpoint_of(run, 1), engine, CONTEXT, seed=1)
+
+
+def test_a_model_with_fewer_parameters_is_refused(tmp_path: Path) -> None:
+    run, engine = saved_without(tmp_path)
+    module = Dropping()
+    module.model[2].requires_grad_(False)
+    engine.prepare(module, torch.optim.AdamW(module.parameters()))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="more tensors that this run does not have"):
+        load(checkpoint_of(run, 1), engine, CONTEXT, seed=1)
+
+
+def test_another_number_of_ranks_draws_from_seed_step_and_rank(tmp_path: Path) -> None:
+    run, engine = saved_without(tmp_path)
+    checkpoint = checkpoint_of(run, 1)
+    draws = set()
+    for rank in (0, 1, 0):
+        context = dataclasses.replace(CONTEXT, rank=rank, world_size=2)
+        torch.manual_seed(5)
+        load(checkpoint, engine, context, seed=1)
+        draws.add(torch.rand(()).item())
+    assert len(draws) == 2
+
+
+def test_a_changed_store_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    start_attempt(run, {"store": "a" * 64}, CONTEXT)
+    with pytest.raises(CheckpointError, match=r"store fingerprint\) changed: aaaaaaaaaaaa.. in .*, bbbbbbbbbbbb.. now"):
+        start_attempt(run, {"store": "b" * 64}, CONTEXT)
+    assert len(run.attempts()) == 1
