@@ -16,12 +16,56 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 START = "\ufdd0"
 END = "\ufdd1"
 # Llama-3's own fallback date.
 FROZEN_DATE = datetime(2024, 7, 26)
+
+
+_DICT_NAMES = frozenset(dir(dict))
+# What Jinja's sandbox allows on a text anyway; `format` and `format_map` have its own safe versions.
+_TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_")) - {"format", "format_map"}
+
+
+class _Namespace(Namespace):
+    """A template's own variables; names that start with an underscore would reach into Python."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        # No named `self`: a template may well write namespace(self=...).
+        attributes = dict(*args[1:], **kwargs)
+        for name in attributes:
+            _refuse_private(name)
+        Namespace.__init__(args[0], attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError("a chat template may not set a name that starts with an underscore")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with a short way for what chat templates do most: `message.role` and methods of a text."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        kind = type(obj)
+        if kind is dict and attribute in obj and attribute not in _DICT_NAMES:
+            return obj[attribute]
+        if kind is str and attribute in _TEXT_METHODS:
+            return getattr(obj, attribute)
+        if (kind is _Namespace or kind is LoopContext) and attribute[0] != "_":
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                pass
+        return super().getattr(obj, attribute)
 
 
 class _Generation(Extension):
@@ -74,11 +118,12 @@ def compile_template(source: str) -> jinja2.Template:
     Raises:
         jinja2.TemplateSyntaxError: `source` is not a template.
     """
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    environment.globals["namespace"] = _Namespace
     environment.globals["dict"] = _TemplateDict()
     return environment.from_string(source)

@@ -29,6 +29,7 @@ from data_pipelines.turns import learn
 Span = tuple[int, int]
 _PIECES = re.compile(f"[{START}{END}]")
 _MARKERS = str.maketrans("", "", START + END)
+_MOST_ROLES = 1024
 _USER: Message = {"role": "user", "content": "Ape"}
 
 
@@ -67,6 +68,7 @@ class ChatTemplate:
                 f"chat template, line {error.lineno}: {error.message}; data.chat_template names another"
             ) from error
         self.has_generation = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
+        self._between: dict[tuple[str, ...], list[str]] = {}
         self._arguments_as_text = False
         self.shape = learn(lambda messages, asks: self._render(messages, None, generation_prompt=asks), self._control)
         self._arguments_as_text = self._wants_text_arguments()
@@ -187,33 +189,46 @@ class ChatTemplate:
     # -- markers around contents --------------------------------------------------------------------------------------
 
     def _from_marks(self, text: str, messages: list[Message], tools: list[Any] | None) -> list[Span] | None:
-        """Returns the spans of the assistant turns in `text`; None when a content is dropped, moved or changed."""
+        """Returns the spans of the assistant turns in `text`; None when a content is dropped, moved or changed.
+
+        `text` must be the contents with the template's own texts between them. Those depend on the roles alone in all
+        but a few chats, so they are kept by roles; a text that they do not make is marked anew.
+        """
         if tools or not self.shape.header or any(len(message) > 2 for message in messages):
             return None
-        around = [{"role": message["role"], "content": START + message["content"] + END} for message in messages]
-        try:
-            marked = self._render(around, None, keep_markers=True)
-        except RowProblem:
-            return None
-        pieces = _PIECES.split(marked)
-        if len(pieces) != 2 * len(messages) + 1 or "".join(pieces) != text:
-            return None
+        roles = tuple([message["role"] for message in messages])
+        contents = [message["content"] for message in messages]
+        between = self._between.get(roles)
+        if between is None or _woven(between, contents) != text:
+            between = self._mark(roles, contents)
+            if between is None or _woven(between, contents) != text:
+                return None
+            if len(self._between) < _MOST_ROLES:
+                self._between[roles] = between
         spans: list[Span] = []
         position = 0
-        for i, message in enumerate(messages):
-            between, content, behind = pieces[2 * i : 2 * i + 3]
-            if content != message["content"]:
-                return None
-            end = position + len(between) + len(content)
-            if message["role"] == "assistant":
-                header_end = self._header_end(between)
-                ending = self._control.search(behind)
-                stop = self.shape.end_at(behind, ending.start()) if ending else None
+        for i, role in enumerate(roles):
+            end = position + len(between[i]) + len(contents[i])
+            if role == "assistant":
+                header_end = self._header_end(between[i])
+                ending = self._control.search(between[i + 1])
+                stop = self.shape.end_at(between[i + 1], ending.start()) if ending else None
                 if header_end is None or stop is None:
                     return None
                 spans.append((position + header_end, end + stop))
             position = end
         return spans
+
+    def _mark(self, roles: Sequence[str], contents: Sequence[str]) -> list[str] | None:
+        """Returns the template's own texts before, between and behind the contents; None when some are not there."""
+        marked = [{"role": role, "content": START + text + END} for role, text in zip(roles, contents, strict=True)]
+        try:
+            pieces = _PIECES.split(self._render(marked, None, keep_markers=True))
+        except RowProblem:
+            return None
+        if len(pieces) != 2 * len(contents) + 1 or pieces[1::2] != list(contents):
+            return None
+        return pieces[::2]
 
     def _header_end(self, between: str) -> int | None:
         """Returns where the generation prompt ends in the template's own text between two contents.
@@ -301,6 +316,14 @@ class ChatTemplate:
                     message = {**message, "tool_calls": [_with_text_arguments(call) for call in message["tool_calls"]]}
             made.append(message)
         return made
+
+
+def _woven(between: Sequence[str], contents: Sequence[str]) -> str:
+    """Returns the texts of the template and the contents in turn; the former are one more."""
+    pieces = [""] * (2 * len(contents) + 1)
+    pieces[::2] = between
+    pieces[1::2] = contents
+    return "".join(pieces)
 
 
 def _with_text_arguments(call: Message) -> Message:
