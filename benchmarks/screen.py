@@ -9,6 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 
+def verdict(holds: bool, figures: str) -> str:
+    """Returns `met: FIGURES` or `not met: FIGURES`."""
+    return f"{'met' if holds else 'not met'}: {figures}"
+
+
 def show(title: str, result: dict[str, Any]) -> None:
     """Prints `result["measured"]` (one dictionary a row, equal keys) as a table, and the rest of `result` as JSON."""
     console = Console()

@@ -86,13 +86,8 @@ def prepare(
         DataError: rows, files, template or tokenizer cannot be used; nothing was written.
     """
     inputs = find_inputs(data)
-    template = read_template(data.chat_template)
-    tokenizer = tokenizer_files(tokenizer_path)
-    hashes = hash_files([*inputs.paths, *tokenizer])
-    name = fingerprint(
-        data, objective, files=inputs.files, hashes=hashes, tokenizer=tokenizer, template=template, seed=seed
-    )
-    folder = stores_dir(data.store) / name[:20]
+    name, hashes = identify(data, objective, tokenizer_path, inputs, seed=seed)
+    folder = folder_of(data, name)
 
     def build(temporary: Path) -> None:
         _build(
@@ -131,6 +126,24 @@ def _open(folder: Path, name: str, paths: Sequence[Path], hashes: dict[Path, str
     return Prepared(
         train, open_part(folder, "validation"), account, name, folder, unique, {p: hashes[p] for p in unique}
     )
+
+
+def identify(
+    data: DataSection, objective: str, tokenizer_path: str, inputs: Inputs, *, seed: int
+) -> tuple[str, dict[Path, str]]:
+    """Returns the fingerprint of the prepared data, and the SHA-256 of every file that it hashed."""
+    tokenizer = tokenizer_files(tokenizer_path)
+    hashes = hash_files([*inputs.paths, *tokenizer])
+    template = read_template(data.chat_template)
+    name = fingerprint(
+        data, objective, files=inputs.files, hashes=hashes, tokenizer=tokenizer, template=template, seed=seed
+    )
+    return name, hashes
+
+
+def folder_of(data: DataSection, name: str) -> Path:
+    """Returns where the data of fingerprint `name` is prepared."""
+    return stores_dir(data.store) / name[:20]
 
 
 def stores_dir(setting: str | None) -> Path:

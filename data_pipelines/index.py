@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from configs.atomic import sha256_file
 from configs.errors import DataError
+from configs.schema import DataSection
 
 META_NAME = "store.json"
 SCHEMA_VERSION = 1
@@ -128,6 +129,41 @@ def open_part(prepared: Path, part: str) -> Store | None:
     """Returns the part `train` or `validation` of a prepared folder; None when it has no such part."""
     folder = prepared / part
     return Store(folder) if folder.is_dir() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What training reads in one epoch; `exact` is False for an estimate from a sample, to be shown as one.
+
+    Attributes:
+        tokens: padding left out; supervised: those that are learned.
+        rows: packed rows of `sequence_length`.
+    """
+
+    tokens: int
+    supervised: int
+    rows: int
+    exact: bool
+
+
+def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int) -> Count:
+    """Returns the size of the training part: from the store when it is built, else estimated from a sample of rows.
+
+    Needs no torch and builds nothing. The inputs' bytes are hashed only where some store exists that could be theirs.
+
+    Raises:
+        DataError: sources, tokenizer or template cannot be used.
+    """
+    from data_pipelines import build
+    from data_pipelines.estimate import estimate
+
+    inputs = build.find_inputs(data)
+    if any(build.stores_dir(data.store).glob("*/train")):
+        name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
+        if store := open_part(build.folder_of(data, name), "train"):
+            return Count(store.tokens, store.supervised, store.num_rows, exact=True)
+    found = estimate(data, objective, tokenizer_path, inputs.files[: inputs.held_out_from], seed=seed)
+    return Count(found.tokens, found.supervised, found.rows, exact=False)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

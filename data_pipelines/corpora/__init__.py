@@ -1,0 +1,1 @@
+"""Real corpora for the demonstrations, from pinned packages of PyPI."""
