@@ -180,7 +180,7 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
     reasons: dict[str, str] = {}
 
     def take(section: Any, key: str, value: Any, reason: str) -> None:
-        name = key.split(".")[-1]
+        name = key.rsplit(".", maxsplit=1)[-1]
         if getattr(section, name) == "auto":
             setattr(section, name, value)
             reasons[key] = reason

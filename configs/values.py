@@ -78,7 +78,7 @@ def _coerce_one(value: Any, hint: Any, choices: tuple[str, ...], *, only_auto: b
 
 
 def _text(value: Any, choices: tuple[str, ...], only_auto: bool) -> str:
-    if isinstance(value, (dict, list)) or isinstance(value, bool):
+    if isinstance(value, (dict, list, bool)):
         raise BadValue("expected text")
     text = str(value)
     if only_auto and text != "auto":

@@ -288,12 +288,11 @@ class ChatTemplate:
         closed = self._render(turns, tools)
         if text.startswith(closed) and len(closed) > start:
             ending = self._last_ending(text, start, len(closed))
-            last = None
-            for last in self._control.finditer(text, start if ending is None else ending, len(closed)):
-                pass
+            tokens = list(self._control.finditer(text, start if ending is None else ending, len(closed)))
+            last = tokens[-1] if tokens else None
             if ending is None and last is not None:
                 ending = last.end()  # A call may end with a token of its own.
-            if ending is None or text[ending : len(closed)].strip() and last is None:
+            if ending is None or (text[ending : len(closed)].strip() and last is None):
                 raise _no_end()
             return ending
         # The turn is written differently at the end of a chat (reasoning kept): its first end token, in its own region.

@@ -61,7 +61,7 @@ def _start(arguments: Sequence[str], processes: int) -> list[subprocess.Popen[by
             command,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             # A worker must not outlive this process, and a terminal's Ctrl-C must reach it once: through us.
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (no thread is started before this)
             start_new_session=True,
             stdout=None if rank == 0 else subprocess.DEVNULL,
         )

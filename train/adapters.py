@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,8 @@ def attach(model: nn.Module, adapter: AdapterSection, seed: int) -> nn.Module:
             f"linear layers of this model: {', '.join(linear)}"
         ) from error
     _draw(adapted, seed)
-    return adapted.train()
+    network: nn.Module = adapted.train()
+    return network
 
 
 def _draw(model: nn.Module, seed: int) -> None:
@@ -66,7 +68,7 @@ def _draw(model: nn.Module, seed: int) -> None:
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Recomputes each layer in the backward pass; works with frozen embeddings under an adapter too."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     base.activation_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     base.enable_input_require_grads()
 

@@ -71,7 +71,7 @@ def train(parts: Parts, state: RunState) -> Ending:
         is_best = False
         if plan.evaluates_at(state.step) and state.evaluated_step != state.step and not stopping:
             is_best = evaluate(parts, state)
-        if is_best or (plan.saves_at(state.step) or stopping) and saved_step != state.step:
+        if is_best or ((plan.saves_at(state.step) or stopping) and saved_step != state.step):
             save(parts, state)
             saved_step = state.step
         if plan.is_over(state):

@@ -6,6 +6,7 @@ is one chunk of logits. When there is more than one chunk, the backward pass com
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Scores(nn.Module):
                 return _log_probabilities(head, hidden, batch.targets)
             parts = [
                 checkpoint(_log_probabilities, head, h, t, use_reentrant=False)
-                for h, t in zip(hidden.split(rows), batch.targets.split(rows), strict=True)
+                for h, t in zip(*(part.split(rows) for part in (hidden, batch.targets)), strict=True)
             ]
         return torch.cat(parts)
 
@@ -67,7 +68,7 @@ class Scores(nn.Module):
         ids, labels = batch.input_ids.reshape(-1), batch.labels.reshape(-1)
         parts = []
         bounds = batch.cu_seqlens.tolist()
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise(bounds):
             wanted = labels[begin + 1 : end] != -100
             if not wanted.any():
                 continue

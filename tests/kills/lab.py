@@ -174,7 +174,6 @@ def _import_stack() -> None:
     import transformers
     from transformers.models.llama import modeling_llama  # noqa: F401
 
-    import cli.train
     import train.finish
     import train.run  # noqa: F401
 

@@ -73,11 +73,11 @@ def facts_of(run: RunFolder) -> dict[str, Any]:
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Returns the names of facts that differ, down to the single tensor or loss."""
     found = []
-    for key in one:
-        if isinstance(one[key], dict):
-            names = one[key].keys() | other[key].keys()
-            found += [f"{key}/{name}" for name in sorted(names) if one[key].get(name) != other[key].get(name)]
-        elif one[key] != other[key]:
+    for key, value in one.items():
+        if isinstance(value, dict):
+            names = value.keys() | other[key].keys()
+            found += [f"{key}/{name}" for name in sorted(names) if value.get(name) != other[key].get(name)]
+        elif value != other[key]:
             found.append(key)
     return found
 

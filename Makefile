@@ -1,0 +1,67 @@
+# `make demo` and `make test` need nothing but Python 3.11 and a C compiler; each makes .venv when there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/ci.txt
+INSTALLED := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo oncology test lint unit distributed kills soak bench evidence clean
+
+demo: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m data_pipelines.corpora.hkcancor
+	$(BIN)/aisc train experiment=demo
+	$(BIN)/aisc runs show demo --replies
+
+oncology: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m data_pipelines.corpora.oncology
+	$(BIN)/aisc train experiment=oncology_sft
+
+test: lint unit distributed kills
+
+# The short checks first: what fails, fails in two minutes.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache > .lint-imports.txt || (cat .lint-imports.txt; exit 1)
+	$(BIN)/python -m benchmarks.evidence check
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/unit
+
+distributed: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m pytest -q tests/distributed
+
+kills: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/kills
+
+# Full counts, in shards that continue where they stopped; each writes docs/evidence/NAME.json.
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak
+
+# Ratios against a reference in the same run.
+bench: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m data_pipelines.corpora.hkcancor
+	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.resume
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.labelled_positions
+
+evidence: $(INSTALLED)
+	$(BIN)/python -m benchmarks.evidence check
+
+.cache/demo/smollm2/config.json: | $(INSTALLED)
+	$(BIN)/python -m train.convert_gguf
+
+# torch first: DeepSpeed's build looks for it. Another spec than this would pull the CUDA build on a machine without GPU.
+$(INSTALLED): pyproject.toml constraints/ci.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 setuptools wheel ninja numpy
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info

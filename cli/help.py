@@ -1,0 +1,142 @@
+"""The texts of `aisc --help` and `aisc VERB --help`. Nothing heavy is imported: login nodes are slow and shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+GROUPS = (
+    ("Start", ("init", "doctor")),
+    ("Before", ("inspect", "prepare")),
+    ("Run", ("train",)),
+    ("After", ("runs", "chat", "export")),
+    ("Shell", ("completion",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb's line in the overview, its ways of use, its options."""
+
+    line: str
+    usage: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    takes_keys: bool = False
+
+
+VERBS = {
+    "init": Verb(
+        "write a run's YAML from your model folder and your data file",
+        (
+            "aisc init --model FOLDER --data FILE [--to RUN.yaml]",
+            "aisc init --from llamafactory.yaml|axolotl.yaml [--to RUN.yaml]",
+        ),
+        {
+            "--model FOLDER": "a Hugging Face model folder",
+            "--data FILE": "chats, ShareGPT, Alpaca or text; its format is looked up",
+            "--from FILE": "a LLaMA-Factory or axolotl YAML; what cannot be carried over is listed",
+            "--to FILE": "where the YAML goes; run.yaml without it",
+        },
+    ),
+    "doctor": Verb("is this machine ready?", ("aisc doctor",)),
+    "inspect": Verb(
+        "see what the model will see: tokens, loss mask, packing",
+        ("aisc inspect RUN.yaml [key=value ...]",),
+        {
+            "--rows N": "how many packed rows are shown (2)",
+            "--html FILE": "the same as a page, with the histogram of lengths; private, as it shows your text",
+            "--bad-rows FILE.csv": "every row that cannot be used, without its text",
+        },
+        takes_keys=True,
+    ),
+    "prepare": Verb("tokenise and pack once, on CPU", ("aisc prepare RUN.yaml [key=value ...]",), takes_keys=True),
+    "train": Verb(
+        "here, on every GPU of this machine",
+        (
+            "aisc train model=FOLDER data=FILE [adapter=lora] [key=value ...]",
+            "aisc train RUN.yaml [key=value ...]          the YAML, with changes",
+            "aisc train experiment=demo                   a packaged experiment",
+        ),
+        {
+            "--dry-run": "everything but training",
+            "--smoke": "8 rows, 30 steps: does the loss fall to nearly zero?",
+            "--new": "a new run where one of this configuration exists already",
+        },
+        takes_keys=True,
+    ),
+    "runs": Verb(
+        "list, show, compare",
+        (
+            "aisc runs [list]                              every run of the folder of runs",
+            "aisc runs show RUN [--replies]                what happened, what came out",
+            "aisc runs compare RUN RUN ... [--svg FILE]    their settings and losses side by side",
+        ),
+        {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
+    ),
+    "chat": Verb(
+        "talk to it",
+        ("aisc chat RUN|FOLDER [--prompt TEXT]",),
+        {
+            "--prompt TEXT": "one answer, then the end; without it a conversation",
+            "--system TEXT": "instead of the system prompt that the model was trained with",
+            "--max-new-tokens N": "longest answer (256)",
+            "--temperature T": "0, the default, takes the likeliest token every time",
+        },
+    ),
+    "export": Verb(
+        "merge, convert; refused unless outputs agree",
+        ("aisc export RUN [--merge] [--dtype bfloat16|float32] [--to FOLDER]",),
+        {
+            "--merge": "base and adapter as one model",
+            "--dtype TYPE": "type of the weights written; that of the base model without it",
+            "--to FOLDER": "where it goes; RUN/export without it",
+        },
+    ),
+    "completion": Verb("tab completion for your shell", ('eval "$(aisc completion bash)"', 'eval "$(aisc completion zsh)"')),
+}
+
+
+def overview() -> str:
+    """Returns the text of `aisc --help`."""
+    title = "aisc: fine-tune language models on a shared Slurm centre."
+    lines = [f"{title:<77} {_version()}", ""]
+    for group, names in GROUPS:
+        for number, name in enumerate(names):
+            lines.append(f"{group if number == 0 else '':<9} {name:<12} {VERBS[name].line}")
+    lines += [
+        "",
+        "  aisc train model=/models/Qwen3-8B data=chats.jsonl adapter=lora",
+        "  aisc train run.yaml optimizer.lr=5e-5",
+        "",
+        "aisc VERB --help            the 20 keys people change, with units and defaults",
+        "aisc VERB --help optimizer  every key of one section        --help all   every key",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def verb_help(name: str, topics: list[str]) -> str:
+    """Returns the text of `aisc VERB --help [SECTION|KEY|all ...]`."""
+    verb = VERBS[name]
+    lines = [f"aisc {name}: {verb.line}", "", *(f"  {line}" for line in verb.usage)]
+    if verb.options:
+        lines += ["", *(f"  {option:<22} {text}" for option, text in verb.options.items())]
+    text = "\n".join(lines) + "\n"
+    if not verb.takes_keys:
+        return text
+    from configs.help import experiments, keys_help
+
+    if topics:
+        return keys_help(topics)
+    tail = (
+        f"\nexperiments: {', '.join(experiments())}\n"
+        f"more: aisc {name} --help SECTION, aisc {name} --help all\n"
+        "Exit codes: 0 done, 1 failed, 2 your input, 75 saved and wants to continue, 130 interrupted at once.\n"
+    )
+    return f"{text}\n{'  key':<34} {'default':<13}\n{keys_help(())}{tail}"
+
+
+def _version() -> str:
+    try:
+        return version("aisc-finetune")
+    except PackageNotFoundError:
+        return "not installed"
