@@ -132,7 +132,7 @@ def verb_help(name: str, topics: list[str]) -> str:
         f"more: aisc {name} --help SECTION, aisc {name} --help all\n"
         "Exit codes: 0 done, 1 failed, 2 your input, 75 saved and wants to continue, 130 interrupted at once.\n"
     )
-    return f"{text}\n{'  key':<34} {'default':<13}\n{keys_help(())}{tail}"
+    return f"{text}\nkey = default\n{keys_help(())}{tail}"
 
 
 def _version() -> str:

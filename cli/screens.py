@@ -1,4 +1,4 @@
-"""The one console of the command line, and the error for options that a verb does not have."""
+"""The one console of the command line, and how options are told from other words."""
 
 from __future__ import annotations
 
@@ -37,4 +37,40 @@ def split_flags(arguments: Sequence[str], flags: Sequence[str]) -> tuple[set[str
         else:
             close = nearest(word, flags)
             raise UserError(f"{word}: no such option{f'; did you mean {close}?' if close else ''}; options: {', '.join(flags)}")
+    return given, rest
+
+
+def split_values(
+    arguments: Sequence[str], *, values: Sequence[str] = (), flags: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """Returns (options by name, other words).
+
+    Args:
+        arguments: of the verb.
+        values: options that take a value, `--to FILE` or `--to=FILE`; a name without dashes is `name=VALUE` only.
+        flags: options that take none; given ones map to the empty string.
+
+    Raises:
+        UserError: an option that is none of them, or one without its value.
+    """
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in flags and not equals:
+            given[name] = ""
+        elif name in values and equals:
+            given[name] = value
+        elif name in values and name.startswith("--"):
+            following = next(words, None)
+            if following is None:
+                raise UserError(f"{name}: expected a value after it")
+            given[name] = following
+        elif word.startswith("--"):
+            known = [*values, *flags]
+            close = nearest(name, known)
+            raise UserError(f"{name}: no such option; {f'did you mean {close}?' if close else 'options: ' + ', '.join(known)}")
+        else:
+            rest.append(word)
     return given, rest

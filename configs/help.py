@@ -11,7 +11,7 @@ from configs.frontdoor import PRESET_ROOT, preset_names
 from configs.schema import SECTIONS, RunConfig
 from configs.values import fields_of, nearest
 
-WIDTH = 100
+WIDTH = 80
 # What people change; everything else has a default that they never have to touch.
 COMMON = (
     "model.path",
@@ -73,19 +73,17 @@ def _table(keys: Iterator[tuple[str, dataclasses.Field[Any]]] | list[tuple[str, 
     for name, field in keys:
         if only and name not in only:
             continue
-        default = spell_default(field)
         choices = field.metadata["choices"]
-        text = field.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-        wrapped = textwrap.wrap(text, WIDTH - 48) or [""]
-        lines.append(f"  {name:<32} {default:<13} {wrapped[0]}".rstrip())
-        lines += [f"{'':<49}{more}" for more in wrapped[1:]]
+        listed = f"  [{' | '.join(choices)}]" if choices else ""
+        lines.append(f"  {name} = {spell_default(field)}{listed}")
+        lines += [f"      {line}" for line in textwrap.wrap(field.metadata["help"], WIDTH - 6)]
     return "\n".join(lines) + "\n"
 
 
 def spell_default(field: dataclasses.Field[Any]) -> str:
     """Returns a field's default as it would be written in YAML."""
-    made = field.default_factory is not dataclasses.MISSING
-    value = field.default_factory() if made else field.default  # type: ignore[misc]
+    factory = field.default_factory
+    value = field.default if isinstance(factory, type(dataclasses.MISSING)) else factory()
     if value is None:
         return "null"
     if isinstance(value, bool):

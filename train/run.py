@@ -19,18 +19,15 @@ from rich.console import Console
 from torch import nn
 
 from configs import atomic, compose
-from configs.durations import parse_duration
-from configs.errors import ConfigError, RunFailed, UserError
+from configs.errors import RunFailed, UserError
 from configs.runfolder import Attempt, RunFolder, Superseded
 from configs.schema import RunConfig
-from data_pipelines.build import Prepared, prepare
+from data_pipelines import prompts
 from data_pipelines.collate import collate
 from data_pipelines.fingerprint import tokenizer_files
-from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
-from data_pipelines.tokenize import load_tokenizer, read_template
 from train import adapters, attention, checkpoint, distributed, header, models
 from train.checkpoint import Checkpointer, Start
 from train.checkpoint_reading import checkpoint_of
@@ -40,6 +37,7 @@ from train.evaluate import Evaluator
 from train.export import set_stop_tokens
 from train.finish import Finished, finish, weight_files
 from train.guards import ReferenceCheck, check_reference
+from train.inputs import Inputs, read_inputs
 from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
@@ -47,15 +45,14 @@ from train.objectives import Objective, build_objective
 from train.optimizer import build_optimizer
 from train.progress import Progress
 from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
-from train.replies import held_out_prompts, write_replies
+from train.replies import write_replies
 from train.scores import Scores, base_model
 from train.signals import StopRequest
-from train.state import Plan, RunState, make_plan
+from train.state import RunState
 from train.trackers import check_trackers, open_trackers
 
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_CONTINUE = 0, 1, 2, 75
 STOP_FILE_EVERY_S = 1.0
-WANTED_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +72,6 @@ class Request:
     run: RunFolder
     is_dry: bool
     command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What is learned from, and how long."""
-
-    tokenizer: Any
-    tokenizer_path: str
-    prepared: Prepared
-    plan: Plan
-    pad_id: int
-    stop_ids: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +99,7 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
     """
     config = request.config
     check_trackers(config.tracker)
-    inputs = read_inputs(request)
+    inputs = read_inputs(config, request.command)
     hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
     context = distributed.start(config.engine.backend, "cuda" if config.engine.backend == "nccl" else "cpu")
     screen = console if context.is_main else None
@@ -131,65 +116,6 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
         return run_attempt(Session(request, inputs, learner, context, start, facts, screen), lines)
     finally:
         distributed.shutdown()
-
-
-def read_inputs(request: Request) -> Inputs:
-    """Loads the tokenizer, prepares the data and plans the run.
-
-    Raises:
-        UserError: data or tokenizer cannot be used, or the run is too short to learn anything.
-    """
-    config = request.config
-    tokenizer_path = str(models.tokenizer_folder(config.model))
-    tokenizer = load_tokenizer(tokenizer_path)
-    template = read_template(config.data.chat_template)
-    if template is not None:
-        tokenizer.chat_template = template
-    prepared = prepare(
-        config.data, config.objective.name, tokenizer_path, seed=config.training.seed, command=request.command
-    )
-    stop_id = tokenizer.eos_token_id
-    pad_id = tokenizer.pad_token_id
-    return Inputs(
-        tokenizer,
-        tokenizer_path,
-        prepared,
-        plan_run(config, prepared.train),
-        # Padding is never attended to nor learned, so any id serves where a tokenizer has none for it.
-        pad_id if pad_id is not None else (stop_id or 0),
-        [] if stop_id is None else [stop_id],
-    )
-
-
-def plan_run(config: RunConfig, store: Store) -> Plan:
-    """Returns the plan of steps, evaluations and saves.
-
-    Raises:
-        ConfigError: fewer optimizer steps than `training.min_steps`.
-    """
-    training = config.training
-    duration = parse_duration(training.duration)
-
-    def steps_with(global_batch_size: int) -> int:
-        return duration.steps(
-            total_steps=None,
-            rows_per_epoch=store.num_rows,
-            global_batch_size=global_batch_size,
-            sequence_length=store.sequence_length,
-        )
-
-    steps = steps_with(training.global_batch_size)
-    if steps < training.min_steps:
-        smaller = max(1, training.global_batch_size * steps // WANTED_STEPS)
-        remedy = f"training.global_batch_size={smaller} gives {steps_with(smaller)}"
-        if steps_with(smaller) < training.min_steps:
-            remedy = f"even one row a step gives {steps_with(1)}: more data or a longer training.duration is needed"
-        raise ConfigError(
-            f"training.global_batch_size={training.global_batch_size}: {store.num_rows} packed rows and "
-            f"{training.duration} make {steps} optimizer steps, too few to learn from (training.min_steps="
-            f"{training.min_steps}); {remedy}; training.min_steps=0 allows it"
-        )
-    return make_plan(steps, config.evaluation, config.checkpoint)
 
 
 def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learner:
@@ -282,6 +208,7 @@ def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> di
         "total_steps": inputs.plan.total_steps,
         "seed": config.training.seed,
         "project": config.run.project,
+        "store_folder": str(inputs.prepared.folder),
     }
 
 
@@ -338,7 +265,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         note = f"continuing at step {state.step} of {plan.total_steps}, ledger {state.ledger[:4]}..{state.ledger[-2:]}"
     if is_main:
         write_attempt_config(session)
-        attempt.event("started", step=state.step, micro_batch_size=learner.rehearsal.micro_batch_size)
+        rehearsal = dataclasses.asdict(learner.rehearsal)
+        attempt.event("started", step=state.step, world=session.context.world_size, device=learner.device_name, **rehearsal)
     header.show(session.screen, f"{request.run.name}   {request.run.path}", note, lines)
     stop = StopRequest().install()
     progress = make_progress(session, state)
@@ -461,7 +389,7 @@ def replies_writer(session: Session) -> Callable[[int], None]:
     held_out = inputs.prepared.validation
     if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
         return lambda step: None
-    prompts = held_out_prompts(held_out, evaluation.replies)
+    asked = prompts.held_out_prompts(held_out, evaluation.replies)
     path = session.attempt.path / "replies.jsonl"
 
     def write(step: int) -> None:
@@ -469,7 +397,7 @@ def replies_writer(session: Session) -> Callable[[int], None]:
             path,
             session.learner.model,
             inputs.tokenizer,
-            prompts,
+            asked,
             step=step,
             max_new_tokens=evaluation.max_new_tokens,
             stop_ids=inputs.stop_ids,
