@@ -111,9 +111,9 @@ def compare(screen: Console, runs: list[RunFolder], svg: str | None) -> None:
     table.add_row("eval_loss", *(spell_loss(summary) for summary in summaries))
     screen.print(table)
     if svg:
-        from launch.curves import loss_curves
+        from train.report.figures import compare_losses
 
-        write_file(Path(svg), loss_curves({run.name: read_metrics(run.path) for run in runs}))
+        write_file(Path(svg), compare_losses({run.name: read_metrics(run.path) for run in runs}))
         screen.print(f"figure   {svg}", soft_wrap=True)
 
 

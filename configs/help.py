@@ -50,7 +50,7 @@ def keys_help(topics: Sequence[str]) -> str:
 def _topic_help(topic: str) -> str:
     keys = list(_keys())
     names = [name for name, _ in keys]
-    section = topic.split(".")[0]
+    section = topic.split(".", maxsplit=1)[0]
     if topic in names:
         return _table(keys, only=[topic])
     if topic in SECTIONS:
@@ -83,7 +83,7 @@ def _table(keys: Iterator[tuple[str, dataclasses.Field[Any]]] | list[tuple[str, 
 def spell_default(field: dataclasses.Field[Any]) -> str:
     """Returns a field's default as it would be written in YAML."""
     factory = field.default_factory
-    value = field.default if isinstance(factory, type(dataclasses.MISSING)) else factory()
+    value: Any = field.default if factory is dataclasses.MISSING else factory()
     if value is None:
         return "null"
     if isinstance(value, bool):

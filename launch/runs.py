@@ -51,14 +51,11 @@ def find_run(text: str, parent: Path) -> RunFolder:
     if (path / "attempts").is_dir():
         return RunFolder(path)
     runs = all_runs(parent)
-    for fits in (
-        lambda name: name == text,
-        lambda name: text in name.split("-")[1:] or name.endswith(f"-{text}"),
-        lambda name: name.startswith(f"{text}-"),
-    ):
-        for run in runs:
-            if fits(run.name):
-                return run
+    exact = [run for run in runs if run.name == text]
+    by_id = [run for run in runs if text in run.name.split("-")[1:]]
+    by_stem = [run for run in runs if run.name.startswith(f"{text}-")]
+    if found := [*exact, *by_id, *by_stem]:
+        return found[0]
     close = nearest(text, [run.name for run in runs])
     hint = f"did you mean {close}?" if close else f"there are: {', '.join(run.name for run in runs[:10]) or 'none'}"
     raise UserError(f"{text}: no such run in {parent}; {hint}")

@@ -46,6 +46,7 @@ from train.optimizer import build_optimizer
 from train.progress import Progress
 from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
 from train.replies import write_replies
+from train.report import write_report
 from train.scores import Scores, base_model
 from train.signals import StopRequest
 from train.state import RunState
@@ -234,6 +235,8 @@ def run_attempt(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Fi
     attempt, is_main = session.attempt, session.context.is_main
     try:
         code, finished = train_and_finish(session, lines)
+        if is_main and code == EXIT_DONE:
+            attempt.finish("done", code)
     except Superseded as error:
         if is_main:
             attempt.finish("superseded", EXIT_FAILED, str(error))
@@ -246,9 +249,18 @@ def run_attempt(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Fi
         if is_main:
             attempt.finish("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
         raise
-    if is_main and code == EXIT_DONE:
-        attempt.finish("done", code)
+    finally:
+        if is_main and attempt.successor() is None:
+            report_on(session)
     return code, finished
+
+
+def report_on(session: Session) -> None:
+    """Writes report.html; a disk that is full has been reported by what filled it, and hides nothing here."""
+    try:
+        write_report(session.request.run)
+    except OSError as error:
+        session.attempt.event("report not written", cause=error.strerror)
 
 
 def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Finished | None]:
