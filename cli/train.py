@@ -6,11 +6,9 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from cli.configured import load_checked
 from cli.screens import console, split_flags
 from configs import compose
-from configs.errors import ConfigError
-from configs.facts import facts_of
-from configs.rules import check
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
 from configs.schema import RunConfig
 
@@ -25,22 +23,12 @@ FLAGS = ("--new", "--dry-run", "--smoke")
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     flags, rest = split_flags(arguments, FLAGS)
-    loaded = compose.load(rest)
-    config, stem = loaded.config, loaded.stem
-    if "--smoke" in flags:
-        from configs.smoke import smoke_config
-
-        config, stem = smoke_config(config), f"{stem}-smoke"
-    facts = facts_of(config)
-    resolved = compose.resolve(config, facts)
-    problems = check(resolved.config, facts)
-    if problems:
-        raise ConfigError(problems)
-    folder = run_folder(resolved.config, stem, is_new="--new" in flags or "--smoke" in flags)
+    given = load_checked(rest, is_smoke="--smoke" in flags)
+    folder = run_folder(given.config, given.stem, is_new="--new" in flags or "--smoke" in flags)
     screen = console()
     if already_finished(screen, folder):
         return 0
-    processes = resolved.config.engine.processes
+    processes = given.config.engine.processes
     is_worker = "RANK" in os.environ or "SLURM_PROCID" in os.environ
     if not is_worker and isinstance(processes, int) and processes > 1:
         from launch.local import spawn
@@ -48,7 +36,7 @@ def main(arguments: list[str]) -> int:
         return spawn(["train", *arguments], processes, folder)
     from train.run import Request, run
 
-    request = Request(resolved.config, resolved.reasons, folder, "--dry-run" in flags, shlex.join(rest))
+    request = Request(given.config, given.reasons, folder, "--dry-run" in flags, shlex.join(rest))
     code, finished = run(request, screen)
     if finished is not None:
         show_summary(screen, finished)

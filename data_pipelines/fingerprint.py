@@ -87,7 +87,7 @@ def fingerprint(
         "validation": data.validation if "%" in data.validation or data.validation == "none" else "path",
         "seed": seed,
     }
-    for name in ("group_by", "system_prompt", "sequence_length", "packing", "overlength", "max_bad_rows"):
+    for name in ("group_by", "system_prompt", "sequence_length", "packing", "overlength", "max_bad_rows", "limit"):
         described[name] = getattr(data, name)
     text = json.dumps(described, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,20 @@ def rows_of(chunk: Chunk, kind: str) -> Iterator[tuple[int, Row | RowProblem]]:
             yield chunk.first + i, without_nulls(row)
     else:
         yield from zip(chunk.positions, payload, strict=True)
+
+
+def first_rows(chunk: Chunk, most: int) -> tuple[Chunk, int]:
+    """Returns (the chunk cut to its first `most` rows, how many rows are left in it); blank lines are no rows."""
+    payload = chunk.payload
+    if isinstance(payload, bytes):
+        lines = payload.split(b"\n")
+        numbers = [i for i, line in enumerate(lines) if line.strip()][:most]
+        kept = b"\n".join(lines[: numbers[-1] + 1]) if numbers else b""
+        return replace(chunk, payload=kept), len(numbers)
+    if isinstance(payload, pa.RecordBatch):
+        cut = payload.slice(0, most)
+        return replace(chunk, payload=cut), cut.num_rows
+    return replace(chunk, payload=payload[:most], positions=chunk.positions[:most]), min(most, len(payload))
 
 
 def _json_rows(payload: bytes, first: int) -> Iterator[tuple[int, Row | RowProblem]]:

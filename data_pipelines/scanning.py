@@ -15,7 +15,7 @@ from configs.schema import DataSection, SourceSection
 from data_pipelines.formats import columns_of, detect, expected
 from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem
 from data_pipelines.reading import ChunkResult, FileFormat, Lost, Reader, Task, bad_row, count_lost
-from data_pipelines.rows import rows_of
+from data_pipelines.rows import first_rows, rows_of
 from data_pipelines.sources import Chunk, InputFile, read_chunks
 from data_pipelines.tokenize import Encoder, load_tokenizer, read_template, template_of
 from data_pipelines.workers import map_ordered, num_workers
@@ -112,6 +112,7 @@ def scan(reader: Reader, data: DataSection, *, on_progress: Progress | None, kee
 def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
     """Yields the chunks of all files with how to read them; the format of a file is that of its first rows."""
     sources = data.named_sources()
+    left: dict[str, int] = {}
     for number, file in enumerate(reader.files):
         section = _section(sources, file)
         form = (
@@ -121,7 +122,7 @@ def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
         )
         if form:
             _note_format(reader, found, file, form)
-        for chunk in read_chunks(file, number):
+        for chunk in _limited(read_chunks(file, number), data.limit, left, file.source):
             if isinstance(chunk, tuple):
                 line, problem = chunk
                 yield Task(Chunk(number, line, []), form, problem)
@@ -135,6 +136,26 @@ def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
                 if form:
                     _note_format(reader, found, file, form)
             yield Task(chunk, form)
+
+
+def _limited(
+    chunks: Iterator[Chunk | tuple[int, RowProblem]], limit: int | None, left: dict[str, int], source: str
+) -> Iterator[Chunk | tuple[int, RowProblem]]:
+    """Yields chunks until `limit` rows of the source were yielded; `left` counts down over its files."""
+    for chunk in chunks:
+        if limit is None:
+            yield chunk
+            continue
+        rows = left.get(source, limit)
+        if rows <= 0:
+            return
+        if isinstance(chunk, tuple):
+            left[source] = rows - 1
+            yield chunk
+        else:
+            cut, taken = first_rows(chunk, rows)
+            left[source] = rows - taken
+            yield cut
 
 
 def _note_format(reader: Reader, found: Scan, file: InputFile, form: FileFormat) -> None:

@@ -1,0 +1,41 @@
+"""The configuration that a verb was given: loaded, resolved and checked, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs import compose
+from configs.errors import ConfigError
+from configs.facts import facts_of
+from configs.rules import check
+from configs.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """`config` with every `auto` resolved but the micro-batch, `reasons` why; `stem` names the run."""
+
+    config: RunConfig
+    reasons: dict[str, str]
+    stem: str
+
+
+def load_checked(arguments: Sequence[str], *, is_smoke: bool = False) -> Given:
+    """Returns what `[RUN.yaml] [key=value ...]` asks for.
+
+    Raises:
+        ConfigError: every problem found, one line each.
+    """
+    loaded = compose.load(arguments)
+    config, stem = loaded.config, loaded.stem
+    if is_smoke:
+        from configs.smoke import smoke_config
+
+        config, stem = smoke_config(config), f"{stem}-smoke"
+    facts = facts_of(config)
+    resolved = compose.resolve(config, facts)
+    problems = check(resolved.config, facts)
+    if problems:
+        raise ConfigError(problems)
+    return Given(resolved.config, resolved.reasons, stem)
