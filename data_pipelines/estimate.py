@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from configs.schema import DataSection
-from data_pipelines.formats import columns_of, detect
+from data_pipelines.formats import columns_of, detect, expected
 from data_pipelines.problems import RowProblem
 from data_pipelines.reading import FileFormat, Reader, Task
 from data_pipelines.rows import rows_of
-from data_pipelines.sources import COMPRESSED, Chunk, InputFile, read_chunks
+from data_pipelines.sources import COMPRESSED, Chunk, InputFile, find_files, read_chunks
 from data_pipelines.split import share_of
 from data_pipelines.tokenize import Encoder, read_template, template_of
 
@@ -53,6 +53,17 @@ class _Sampled:
     supervised: int = 0
     documents: int = 0
     factor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a sample of one data section's rows shows: their format and columns; about how many; the longest, in tokens."""
+
+    format: str
+    columns: list[str]
+    rows: int
+    sampled: int
+    longest: int
 
 
 class FileTokenizer:
@@ -136,6 +147,28 @@ def estimate(
         raise DataError("data: not one of the sampled rows can be used; `aisc inspect` shows what is wrong with them")
     rows = -(-tokens // (data.sequence_length * _USUAL_FILL)) if data.packing else documents
     return Estimate(round(tokens), round(supervised), max(1, round(rows)))
+
+
+def look(data: DataSection, tokenizer_path: str) -> Look:
+    """Returns what a sample of the rows of `data.train` shows.
+
+    Raises:
+        DataError: the file, the tokenizer or the template cannot be used, or the format is not recognised.
+    """
+    files = find_files("train", str(data.train), online=False)
+    draw = random.Random(0)
+    sample = _by_seeking if _is_plain(files[0]) else _by_reading
+    chunks, factor = sample(files[0], 0, _PLACES, draw)
+    rows = [row for chunk in chunks for _, row in rows_of(chunk, files[0].kind) if not isinstance(row, RowProblem)]
+    form = next((name for row in rows if (name := detect(row, {}))), None)
+    if form is None:
+        keys = ", ".join(map(str, rows[0])) if rows else "nothing that can be read"
+        raise DataError(f"{data.train}: format not recognised ({keys[:80]}); expected {expected()}")
+    reader = _reader(replace(data, sequence_length=1 << 30), "cpt" if form == "text" else "sft", tokenizer_path, files)
+    file_format = FileFormat(form, columns_of(form, {}))
+    lengths = [int(n) for chunk in chunks for n in reader.read(Task(chunk, file_format)).lengths]
+    columns = [str(key) for key in rows[0]]
+    return Look(form, columns, round(len(rows) * factor), len(rows), max(lengths, default=0))
 
 
 def _reader(data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile]) -> Reader:
