@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from configs import atomic
-from configs.errors import RunFailed
+from configs.errors import ConfigError, RunFailed
 from configs.schema import DataSection
+from train.models import load_exported
 from train.scores import base_model
 
 CHAT_SETTINGS_NAME = "aisc.json"
@@ -75,17 +76,35 @@ def _save_weights(folder: Path, model: nn.Module, kind: str, dtype: torch.dtype)
             model.save_pretrained(folder)  # type: ignore[operator]
             base.config.save_pretrained(folder)
         else:
-            weights: dict[str, Tensor] = {
-                name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
-                for name, value in model.state_dict().items()
-            }
             stored_dtype, base.config.dtype = base.config.dtype, dtype
-            model.save_pretrained(folder, state_dict=weights, max_shard_size="5GB")  # type: ignore[operator]
+            model.save_pretrained(folder, state_dict=cast_weights(model, dtype), max_shard_size="5GB")  # type: ignore[operator]
+            # save_pretrained writes the dtype that the weights have in memory.
+            base.config.dtype = dtype
+            base.config.save_pretrained(folder)
             base.config.dtype = stored_dtype
         if base.generation_config is not None:
             base.generation_config.save_pretrained(folder)
     finally:
         base.config.use_cache = use_cache
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns the weights by name in `dtype`, on the CPU; tied weights stay one tensor, so they are written once."""
+    cast: dict[tuple[int, torch.Size], Tensor] = {}
+    weights = {}
+    for name, value in model.state_dict().items():
+        key = (value.data_ptr(), value.shape)
+        if key not in cast:
+            cast[key] = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
+        weights[name] = cast[key]
+    return weights
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds the weights to `dtype` in place, keeping the type they have in memory."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
 
 
 def merge_adapter(model: nn.Module) -> nn.Module:
@@ -111,6 +130,20 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     return merged
 
 
+def probe_logits(model: nn.Module) -> Tensor:
+    """Returns the fp32 logits `[1, 16, vocabulary]` of a short fixed input."""
+    vocab_size = base_model(model).config.vocab_size
+    probe = (torch.arange(16) * 37 % vocab_size)[None].to(next(model.parameters()).device)
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=probe, use_cache=False).logits.float()
+    return logits
+
+
+def relative_difference(before: Tensor, after: Tensor) -> float:
+    """Returns the largest difference of two tensors, as a share of the first one's largest entry."""
+    return float((before - after).abs().max() / before.abs().max())
+
+
 def original_dtype(model_path: str | None, fallback: torch.dtype) -> torch.dtype:
     """Returns the type that the checkpoint at `model_path` says it has; `fallback` when it does not say."""
     if not model_path:
@@ -128,3 +161,60 @@ def set_stop_tokens(model: nn.Module, stop_ids: list[int], pad_id: int | None) -
     if stop_ids:
         base.generation_config.eos_token_id = stop_ids if len(stop_ids) > 1 else stop_ids[0]
     base.generation_config.pad_token_id = pad_id
+
+
+def read_chat_settings(folder: Path) -> DataSection:
+    """Returns the system prompt and template arguments stored with an exported model, in an otherwise default section."""
+    path = folder / CHAT_SETTINGS_NAME
+    if not path.is_file():
+        return DataSection()
+    return DataSection(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def convert(source: Path, target: Path, *, merge: bool, dtype_name: str | None) -> Exported:
+    """Writes the exported model `source` to `target` in another form.
+
+    Args:
+        source: an exported folder: a whole model or an adapter.
+        target: must not exist.
+        merge: adapter and base as one model.
+        dtype_name: of the weights written; None: that of the base.
+
+    Raises:
+        ConfigError: a whole model cannot be merged, an adapter has no other dtype, or files are missing.
+        RunFailed: what was written, read back by transformers, gives other logits; nothing is left of it.
+    """
+    is_adapter = (source / "adapter_config.json").is_file()
+    if merge and not is_adapter:
+        raise ConfigError(f"{source}: --merge: is a whole model already")
+    if dtype_name and is_adapter and not merge:
+        raise ConfigError(f"{source}: --dtype {dtype_name}: an adapter keeps its dtype; --merge writes a whole model")
+    cpu = torch.device("cpu")
+    model, tokenizer = load_exported(source, device=cpu)
+    stored = next(base_model(model).parameters()).dtype
+    dtype = getattr(torch, dtype_name) if dtype_name else stored
+    # Merged and compared in float32: what is left of a difference then is an error, not rounding.
+    model.float()
+    card = source / "README.md"
+    with atomic.temporary_folder(target) as temporary:
+        written = temporary / "model"
+        exported = export_model(
+            written,
+            model,
+            tokenizer,
+            read_chat_settings(source),
+            merge=merge,
+            dtype=dtype,
+            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        )
+        again = load_exported(written, device=cpu)[0].float()
+        expected = base_model(model) if merge else model
+        round_weights(base_model(expected), dtype)
+        difference = relative_difference(probe_logits(expected), probe_logits(again))
+        if not difference <= MERGE_BOUND[torch.float32]:
+            raise RunFailed(
+                f"export: the weights written give other logits (relative difference {difference:.2g}, expected at "
+                f"most {MERGE_BOUND[torch.float32]:g}); nothing was left at {target}"
+            )
+        atomic.publish_folder(written, target)
+    return Exported(target, exported.kind, exported.size_bytes)

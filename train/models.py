@@ -12,6 +12,7 @@ from torch import nn
 from configs.errors import ConfigError
 from configs.schema import ModelSection
 from train import attention
+from train.quiet import quiet_libraries
 
 
 def tokenizer_folder(model: ModelSection) -> Path:
@@ -69,6 +70,7 @@ def load_model(
         device: where the weights go.
         seed: of random weights; every rank draws the same.
     """
+    quiet_libraries()
     attention.register()
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -121,3 +123,32 @@ def weights_dtype(section: str, *, trained: bool, device: torch.device, precisio
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section]
     frozen_on_gpu = not trained and device.type == "cuda" and precision == "bf16"
     return torch.bfloat16 if frozen_on_gpu else torch.float32
+
+
+def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
+    """Returns (model in evaluation mode, tokenizer) of an exported folder; an adapter comes around its base.
+
+    Raises:
+        ConfigError: the folder, or the base that its adapter names, holds no model that can be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from data_pipelines.tokenize import load_tokenizer
+
+    quiet_libraries()
+    adapter = folder / "adapter_config.json"
+    base = folder
+    if adapter.is_file():
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = Path(name or "").expanduser()
+        if not name or not (base / "config.json").is_file():
+            raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
+    check_weights(base)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    if adapter.is_file():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    return model.to(device).eval(), load_tokenizer(str(folder))
