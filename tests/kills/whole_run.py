@@ -1,7 +1,7 @@
 """Whole runs of `aisc train`, killed, stopped, suspended and continued; compared with one left alone.
 
     python -m tests.kills.whole_run kills WORLD NUMBER_OF_KILLS SEED
-    python -m tests.kills.whole_run worlds|suspended
+    python -m tests.kills.whole_run worlds|suspended|stop_file
 
 Prints one line of JSON. A run left alone and a run killed N times must agree bitwise: ledger head, every loss, weights,
 optimizer state, exported files. LoRA dropout is on, so the random state counts too.
@@ -182,7 +182,7 @@ def kills(world: int, number: int, seed: int) -> dict[str, int]:
 
 
 def worlds() -> dict[str, Any]:
-    """2, then 1, then 3 ranks, stopped by SIGTERM (twice) and by the file `stop`; dropout off."""
+    """2, then 1, then 3 ranks, stopped by SIGTERM (twice) and by SIGUSR1; dropout off."""
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(Path(folder), [*(option for option in OPTIONS if "dropout" not in option), "adapter.dropout=0"])
         reference = facts_of(lab.run(Path(folder) / "alone", 1))
@@ -197,7 +197,7 @@ def worlds() -> dict[str, Any]:
         assert state_of(run.path).state == "stopped"
         second = lab.start(changing, 1)
         assert second.until(moment_has_come("step", 2, stopped_at[0] + 2))
-        request_stop(run.path)
+        second.send(signal.SIGUSR1)
         assert second.wait() == [75]
         stopped_at.append(find_latest(run)[0].step)  # type: ignore[union-attr]
         lab.run(changing, 3)
@@ -207,6 +207,21 @@ def worlds() -> dict[str, Any]:
         worst = max(abs(facts["losses"][k] / reference["losses"][k] - 1) for k in facts["losses"] if "loss" in k)
         assert worst <= 1e-5, worst
     return {"stopped_at": stopped_at, "worst_relative_difference_of_losses": worst, "losses": len(facts["losses"])}
+
+
+def stop_file() -> dict[str, Any]:
+    """A run without end on two ranks, asked to stop by the file `stop`."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder), [*OPTIONS, "training.duration=100000 steps", "evaluation.every=end"])
+        process = lab.start(Path(folder) / "runs", 2)
+        assert process.until(moment_has_come("step", 1, 2))
+        run = only_run(Path(folder) / "runs")
+        request_stop(run.path)
+        assert process.wait() == [75, 75]
+        newest = find_latest(run)[0]
+        assert newest is not None and newest.step == read_metrics(run.path)[-1]["step"]
+        assert state_of(run.path).state == "stopped"
+    return {"stopped_at": newest.step}
 
 
 def suspended() -> dict[str, Any]:
@@ -245,5 +260,5 @@ def describe(process: Process) -> str:
 
 
 if __name__ == "__main__":
-    scenarios: dict[str, Callable[..., dict[str, Any]]] = {"kills": kills, "worlds": worlds, "suspended": suspended}
+    scenarios: dict[str, Callable[..., dict[str, Any]]] = {"kills": kills, "worlds": worlds, "suspended": suspended, "stop_file": stop_file}
     print(json.dumps(scenarios[sys.argv[1]](*map(int, sys.argv[2:]))))

@@ -1,0 +1,103 @@
+"""`make soak`: the full counts, in shards of at most half an hour; a shard whose evidence still holds is not run again.
+
+    python -m tests.soak [SHARD ...]     those named, or all that have no valid evidence
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.evidence import FOLDER, ROOT, changed_files, record
+
+SAVING = (
+    "configs/atomic.py",
+    "configs/runfolder.py",
+    "train/checkpoint_files.py",
+    "train/checkpoint_reading.py",
+    "train/shard_files.py",
+    "tests/kills/saver.py",
+)
+RUNNING = (
+    *SAVING[:-1],
+    "data_pipelines/collate.py",
+    "data_pipelines/ledger.py",
+    "data_pipelines/order.py",
+    "train/checkpoint.py",
+    "train/engines/ddp.py",
+    "train/loop.py",
+    "train/scores.py",
+    "train/shards.py",
+    "train/state.py",
+    "train/step.py",
+    "tests/kills/lab.py",
+    "tests/kills/whole_run.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One piece of evidence: the files it speaks of, how it is made, which seed."""
+
+    covers: tuple[str, ...]
+    make: Callable[[], dict[str, Any]]
+    seed: int
+
+
+def save_protocol() -> dict[str, Any]:
+    """A fault at every system call of a save, four kinds; 200 SIGKILLs at random moments."""
+    counts = {fault: python("tests.kills.saver", "faults", fault) for fault in ("kill", "torn", "ENOSPC", "EIO")}
+    return {**counts, "SIGKILL": python("tests.kills.saver", "kills", "200", "7")}
+
+
+def whole_runs() -> dict[str, Any]:
+    """Twenty SIGKILLs of whole runs on 1, 2 and 3 ranks; ranks changed on the way; a suspended run woken."""
+    counts = {
+        f"{world} ranks": python("tests.kills.whole_run", "kills", str(world), str(kills), "11")
+        for world, kills in ((1, 8), (2, 7), (3, 5))
+    }
+    return {
+        **counts,
+        "2, 1, 3 ranks": python("tests.kills.whole_run", "worlds"),
+        "suspended": python("tests.kills.whole_run", "suspended"),
+    }
+
+
+def python(*arguments: str) -> dict[str, Any]:
+    """Runs a module of ours in a fresh process and returns the counts that it prints last."""
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}\n{done.stderr[-3000:]}{done.stdout[-2000:]}")
+    last = done.stdout.splitlines()[-1]
+    counts: dict[str, Any] = json.loads(last) if '"' in last else ast.literal_eval(last)
+    return counts
+
+
+SHARDS = {
+    "save-protocol": Shard(SAVING, save_protocol, 7),
+    "whole-run-kills": Shard(RUNNING, whole_runs, 11),
+}
+
+
+def main(names: list[str]) -> int:
+    """Runs shards and records what they counted."""
+    for name in names or SHARDS:
+        shard, path = SHARDS[name], FOLDER / f"{name}.json"
+        if not names and path.exists() and not changed_files(path):
+            print(f"{name}: evidence holds")
+            continue
+        start = time.monotonic()
+        counts = shard.make()
+        record(name, covers=shard.covers, result="met", counts=counts, seed=shard.seed, command=f"python -m tests.soak {name}")
+        print(f"{name}: met, {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
