@@ -1,0 +1,88 @@
+"""Presets hold what AutoConfig understands, and the sizes that their names promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import configs
+from configs import compose
+from configs.facts import facts_of
+from configs.rules import check
+
+FOLDER = Path(configs.__file__).parent / "model"
+# Parameters in billions: from the models' cards (SmolLM2: 134.5 M; DeepSeek-V3: 671 B without its prediction module).
+SIZES = {
+    "smollm2_135m": 0.1345,
+    "qwen3_0.6b": 0.596,
+    "qwen3_1.7b": 1.72,
+    "qwen3_4b": 4.02,
+    "qwen3_8b": 8.19,
+    "qwen3_14b": 14.77,
+    "qwen3_32b": 32.76,
+    "llama3.2_1b": 1.236,
+    "llama3.2_3b": 3.213,
+    "llama3.1_8b": 8.03,
+    "llama3.3_70b": 70.55,
+    "deepseek_v3": 671.0,
+    "tiny_llama": 0.0009,
+    "tiny_qwen3": 0.0009,
+    "tiny_deepseek_v3": 0.0011,
+}
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def arch_of(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["arch"])
+
+
+def test_every_preset_has_its_size_here() -> None:
+    assert NAMES == sorted(SIZES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autoconfig_takes_every_value(name: str) -> None:
+    from transformers import AutoConfig
+
+    arch = arch_of(name)
+    config = AutoConfig.for_model(arch["model_type"], **{key: value for key, value in arch.items() if key != "model_type"})
+    for key, value in arch.items():
+        found = config.rope_parameters["rope_theta"] if key == "rope_theta" else getattr(config, key)
+        assert found == value, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_has_the_size_that_its_name_promises(name: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    arch = arch_of(name)
+    config = AutoConfig.for_model(arch.pop("model_type"), **arch)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert model.num_parameters() / 1e9 == pytest.approx(SIZES[name], rel=0.02 if SIZES[name] > 0.01 else 0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_composes(name: str, tmp_path: Path) -> None:
+    loaded = compose.load([f"model={name}", f"model.path={tmp_path}", f"data={tmp_path}/a.jsonl"])
+    assert loaded.config.model.arch == arch_of(name)
+    problems = check(loaded.config, facts_of(loaded.config))
+    assert problems == [f"model.path={tmp_path}: no config.json there; expected a Hugging Face model folder"]
+
+
+def test_a_shape_without_weights_is_refused() -> None:
+    loaded = compose.load(["model=qwen3_8b", "data=a.jsonl"])
+    assert check(loaded.config, facts_of(loaded.config)) == [
+        "model.path: a preset's shape without weights; give a Hugging Face model folder: model.path=FOLDER"
+    ]
+
+
+def test_every_experiment_composes() -> None:
+    from configs.help import experiments
+
+    for name in experiments():
+        assert compose.load([f"experiment={name}"]).config.data.train, name
