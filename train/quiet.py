@@ -16,3 +16,4 @@ def quiet_libraries() -> None:
         # DeepSpeed, which transformers imports when it saves, otherwise warns that it found no GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)

@@ -40,7 +40,7 @@ def arch_of(name: str) -> dict[str, Any]:
 
 
 def test_every_preset_has_its_size_here() -> None:
-    assert NAMES == sorted(SIZES)
+    assert sorted(SIZES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
