@@ -55,7 +55,7 @@ class Progress:
                 self._live.update(self._picture(), refresh=True)
         elif self._console is not None and now - self._shown >= PLAIN_LINE_EVERY_S:
             self._shown = now
-            self._console.print(self._line(), highlight=False)
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def evaluated(self, step: int, eval_loss: float) -> None:
         """Takes a held-out loss."""
@@ -76,7 +76,7 @@ class Progress:
             self._live.stop()
             self._live = None
         elif self._console is not None and self._step > self._first:
-            self._console.print(self._line(), highlight=False)
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _figures(self) -> tuple[str, str]:
         elapsed = max(1e-9, time.monotonic() - self._started)

@@ -402,6 +402,8 @@ def replies_writer(session: Session) -> Callable[[int], None]:
     if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
         return lambda step: None
     asked = prompts.held_out_prompts(held_out, evaluation.replies)
+    if not asked:
+        return lambda step: None
     path = session.attempt.path / "replies.jsonl"
 
     def write(step: int) -> None:
