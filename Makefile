@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo oncology test lint unit distributed kills soak bench evidence clean
+.PHONY: demo oncology test lint unit distributed kills chain soak bench evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -18,7 +18,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit distributed kills
+test: lint unit distributed kills chain
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -36,6 +36,10 @@ distributed: $(INSTALLED) .cache/demo/smollm2/config.json
 kills: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/kills
 
+# The main job on real input, and what it leaves.
+chain: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m pytest -q tests/chain
+
 # Full counts, in shards that continue where they stopped; each writes docs/evidence/NAME.json.
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.soak
@@ -49,6 +53,7 @@ bench: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.resume
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.labelled_positions
+	$(BIN)/python -m benchmarks.demo
 
 evidence: $(INSTALLED)
 	$(BIN)/python -m benchmarks.evidence check
