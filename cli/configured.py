@@ -21,21 +21,21 @@ class Given:
     stem: str
 
 
-def load_checked(arguments: Sequence[str], *, is_smoke: bool = False) -> Given:
-    """Returns what `[RUN.yaml] [key=value ...]` asks for.
+def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bool = False) -> Given:
+    """Returns what `[RUN.yaml] [key=value ...]` asks for; with `trains` what only a run needs is checked too.
 
     Raises:
         ConfigError: every problem found, one line each.
     """
-    loaded = compose.load(arguments)
-    config, stem = loaded.config, loaded.stem
+    attempted = compose.attempt(arguments)
+    config, stem = attempted.config, attempted.stem
     if is_smoke:
         from configs.smoke import smoke_config
 
         config, stem = smoke_config(config), f"{stem}-smoke"
     facts = facts_of(config)
     resolved = compose.resolve(config, facts)
-    problems = check(resolved.config, facts)
-    if problems:
-        raise ConfigError(problems)
+    attempted.add(check(resolved.config, facts, trains=trains))
+    if attempted.problems:
+        raise ConfigError(attempted.problems)
     return Given(resolved.config, resolved.reasons, stem)

@@ -23,7 +23,7 @@ FLAGS = ("--new", "--dry-run", "--smoke")
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     flags, rest = split_flags(arguments, FLAGS)
-    given = load_checked(rest, is_smoke="--smoke" in flags)
+    given = load_checked(rest, is_smoke="--smoke" in flags, trains=True)
     folder = run_folder(given.config, given.stem, is_new="--new" in flags or "--smoke" in flags)
     screen = console()
     if already_finished(screen, folder):

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from omegaconf import OmegaConf
 from configs.errors import ConfigError
 from configs.facts import Facts
 from configs.frontdoor import Assignment, known_paths, read_arguments
-from configs.schema import RunConfig
-from configs.values import BadValue, coerce, fields_of, hints_of, nearest
+from configs.schema import SECTIONS, RunConfig
+from configs.values import BadValue, coerce, fields_of, hints_of, nearest, refuse_targets, show
 
 FULL_LR = 1e-5
 LORA_LR = 1e-4
@@ -34,6 +35,32 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempted:
+    """A configuration as far as it could be read, with what is wrong; a value that could not be set has its default.
+
+    Attributes:
+        problems: one line each.
+        doubtful: keys and sections that the user gave in vain: what a rule says of them is no news.
+    """
+
+    config: RunConfig
+    stem: str
+    given: dict[str, Any]
+    problems: list[str]
+    doubtful: set[str]
+
+    def add(self, found: list[str]) -> None:
+        """Adds what rules found, but for what follows from a problem that is listed already."""
+        keys = [re.split("[=:]", line, maxsplit=1)[0] for line in found]
+        for key, line in zip(keys, found, strict=True):
+            parts = key.split(".")
+            above = {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+            if not above & self.doubtful:
+                self.problems.append(line)
+        self.doubtful.update(keys)
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """A configuration with every `auto` replaced but `training.micro_batch_size`; `reasons` says why, by key."""
 
@@ -47,23 +74,42 @@ def load(arguments: Sequence[str]) -> Loaded:
     Raises:
         ConfigError: with every problem found, one line each.
     """
+    attempted = attempt(arguments)
+    if attempted.problems:
+        raise ConfigError(attempted.problems)
+    return Loaded(attempted.config, attempted.stem, attempted.given)
+
+
+def attempt(arguments: Sequence[str]) -> Attempted:
+    """Returns the configuration of `[RUN.yaml] [key=value ...]` as far as it can be read, with every problem.
+
+    Raises:
+        ConfigError: a file that was named cannot be read, so that most of the configuration is unknown.
+    """
     given = read_arguments(arguments)
-    config = RunConfig()
-    problems = list(given.problems)
-    values: dict[str, Any] = {}
+    if given.has_unread_file:
+        raise ConfigError(given.problems)
+    made = Attempted(RunConfig(), given.stem, {}, list(given.problems), set(given.misread))
     for assignment in [*_preset_assignments(given.presets), *given.assignments]:
-        problem = _set(config, assignment)
+        dotted = ".".join(assignment.path)
+        problem = _set(made.config, assignment)
         if problem:
-            problems.append(problem)
+            made.problems.extend(problem.split("\n"))
+            made.doubtful.update(_meant(assignment.path))
         else:
-            values[".".join(assignment.path)] = assignment.value
-    for section in dataclasses.fields(config):
-        part = getattr(config, section.name)
+            made.given[dotted] = assignment.value
+    for section in dataclasses.fields(made.config):
+        part = getattr(made.config, section.name)
         if hasattr(part, "problems"):
-            problems += part.problems()
-    if problems:
-        raise ConfigError(problems)
-    return Loaded(config, config.run.name or given.stem, values)
+            made.add(part.problems())
+    return dataclasses.replace(made, stem=made.config.run.name or given.stem)
+
+
+def _meant(path: tuple[str, ...]) -> list[str]:
+    """Returns what the user may have meant by a key that could not be set: itself, the nearest one, its source."""
+    dotted = ".".join(path)
+    close = _closest(dotted)
+    return [dotted, *([close] if close else []), *([".".join(path[:-1])] if len(path) > 2 else [])]
 
 
 def _preset_assignments(presets: dict[str, str]) -> list[Assignment]:
@@ -108,14 +154,14 @@ def _set(config: RunConfig, assignment: Assignment) -> str | None:
 def _set_field(target: Any, field: dataclasses.Field[Any], hint: Any, assignment: Assignment) -> str | None:
     dotted = ".".join(assignment.path)
     if dataclasses.is_dataclass(hint):
-        return f"{assignment.where}{dotted}={assignment.value}: is a section; expected {dotted}.KEY=VALUE"
+        return f"{assignment.where}{dotted}={show(assignment.value)}: is a section; expected {dotted}.KEY=VALUE"
     element = typing.get_args(hint)[-1] if typing.get_origin(hint) is dict else None
     if element is not None and dataclasses.is_dataclass(element):
         return _set_sections(target, field.name, element, assignment)  # type: ignore[arg-type]
     try:
         setattr(target, field.name, coerce(assignment.value, hint, field.metadata.get("choices", ())))
     except BadValue as error:
-        return f"{assignment.where}{dotted}={assignment.value}: {error}"
+        return f"{assignment.where}{dotted}={show(assignment.value)}: {error}"
     return None
 
 
@@ -123,7 +169,7 @@ def _set_sections(target: Any, name: str, element: type, assignment: Assignment)
     """Sets a mapping of sections by name, such as data.sources; a section given as text is its path."""
     dotted = ".".join(assignment.path)
     if not isinstance(assignment.value, dict):
-        return f"{assignment.where}{dotted}={assignment.value}: expected a mapping NAME: {{path: ...}}"
+        return f"{assignment.where}{dotted}={show(assignment.value)}: expected a mapping NAME: {{path: ...}}"
     sections: dict[str, Any] = {}
     setattr(target, name, sections)
     problems = []
@@ -160,18 +206,27 @@ def _set_in_mapping(mapping: dict[str, Any], hint: Any, rest: tuple[str, ...], a
         inner = mapping
         for name in rest[:-1]:
             inner = inner.setdefault(name, {})
+        refuse_targets(dict.fromkeys(rest, assignment.value))
         inner[rest[-1]] = assignment.value if element is Any else coerce(assignment.value, element)
     except BadValue as error:
-        return f"{assignment.where}{dotted}={assignment.value}: {error}"
+        return f"{assignment.where}{dotted}={show(assignment.value)}: {error}"
     return None
 
 
 def _suggest(dotted: str) -> str:
-    paths = known_paths(RunConfig)
-    close = nearest(dotted, paths) or nearest(dotted, {path.split(".")[-1]: path for path in paths})
-    if close and "." not in close:
-        close = next(path for path in paths if path.split(".")[-1] == close)
+    close = _closest(dotted)
     return f"; did you mean {close}?" if close else "; all keys: aisc train --help all"
+
+
+def _closest(dotted: str) -> str | None:
+    """Returns the key or section that looks most like `dotted`, which may be the last part of a key alone."""
+    paths = known_paths(RunConfig)
+    if "." not in dotted and (section := nearest(dotted, SECTIONS)):
+        return section
+    if close := nearest(dotted, paths):
+        return close
+    close = nearest(dotted, {path.split(".")[-1]: path for path in paths})
+    return next((path for path in paths if path.split(".")[-1] == close), None)
 
 
 def resolve(config: RunConfig, facts: Facts) -> Resolved:

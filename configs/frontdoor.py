@@ -8,17 +8,18 @@ and takes `model=/path` for a group file, so values never reach it: only names o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.schema import SECTIONS
-from configs.values import hints_of, nearest
+from configs.schema import SECTIONS, RunConfig
+from configs.values import hints_of, nearest, show
 
 PRESET_ROOT = Path(__file__).parent
 # Where a section's bare text goes when it is no preset: `model=/models/Qwen3-8B`, `data=chats.jsonl`, `adapter=lora`.
@@ -47,12 +48,17 @@ class Assignment:
 
 @dataclass(slots=True)
 class Given:
-    """Everything the user gave, in order of precedence (later wins)."""
+    """Everything the user gave, in order of precedence (later wins).
+
+    `misread` names sections whose preset is unknown; `has_unread_file` means that nothing can be said to be missing.
+    """
 
     stem: str
     presets: dict[str, str]
     assignments: list[Assignment]
     problems: list[str]
+    misread: set[str] = field(default_factory=set)
+    has_unread_file: bool = False
 
 
 def preset_names(group: str) -> list[str]:
@@ -70,6 +76,8 @@ def read_arguments(arguments: Sequence[str]) -> Given:
             overrides.append(argument)
         elif argument.endswith((".yaml", ".yml")):
             files.append(argument)
+        elif argument.startswith(("+", "~")):
+            given.problems.append(_no_prefix(argument, argument))
         else:
             given.problems.append(f"{argument}: expected RUN.yaml or key=value")
     for extra in files[1:]:
@@ -94,6 +102,7 @@ def _read_experiment(given: Given, name: str) -> None:
         close = nearest(name, preset_names(EXPERIMENT))
         hint = f"; did you mean {close}?" if close else f"; there are: {', '.join(preset_names(EXPERIMENT))}"
         given.problems.append(f"experiment={name}: no such experiment{hint}")
+        given.has_unread_file = True
         return
     given.stem = path.stem
     _read_yaml(given, path)
@@ -101,51 +110,77 @@ def _read_experiment(given: Given, name: str) -> None:
 
 def _read_override(given: Given, key: str, text: str) -> None:
     if key.startswith(("+", "~")):
-        given.problems.append(f"{key}={text}: `{key[0]}` is not used here; every key exists already: {key.lstrip('+~')}=VALUE")
+        given.problems.append(_no_prefix(f"{key}={text}", key))
+        return
+    if not key:
+        given.problems.append(f"={text}: expected key=value")
         return
     path = tuple(key.split("."))
     _assign(given, path, parse_text(path, text), "")
 
 
+def _no_prefix(argument: str, key: str) -> str:
+    return f"{argument}: `{key[0]}` is not used here; every key exists already: {key.lstrip('+~')}=VALUE"
+
+
 def parse_text(path: tuple[str, ...], text: str) -> Any:
-    """Returns the value of `path=text`: brackets, braces and null are YAML, everything else stays as typed."""
+    """Returns the value of `path=text`: brackets, braces and null are YAML, everything else stays as typed.
+
+    A key of the user's own (model.arch.KEY, data.template_args.KEY) has no type to turn text into: there everything is
+    YAML, so that `false` and `64` mean the same as in a file.
+    """
     stripped = text.strip()
+    if _takes_anything(path):
+        try:
+            return yaml.load(stripped, Loader=_loader())
+        except yaml.YAMLError:
+            return text
     if stripped == "null":
         return None
     if len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
         return stripped[1:-1]
     if stripped[:1] in "[{" and stripped:
         try:
-            return yaml.load(stripped, Loader=get_yaml_loader())
+            return yaml.load(stripped, Loader=_loader())
         except yaml.YAMLError:
             return text
     return text
 
 
+def _takes_anything(path: tuple[str, ...]) -> bool:
+    """Returns whether `path` lies in a mapping whose values have no type."""
+    if len(path) < 3 or path[0] not in SECTIONS:
+        return False
+    hint = hints_of(hints_of(RunConfig)[path[0]]).get(path[1])
+    return get_args(hint)[-1:] == (Any,)
+
+
+@cache
+def _loader() -> Any:
+    """Returns OmegaConf's YAML loader, which reads `1e-4` as a number, without YAML 1.1's numbers of base 60.
+
+    Plain YAML turns an unquoted `12:30` into 750 and `24:00:00` into 86400; here they stay text, as on the command line.
+    """
+
+    class Loader(get_yaml_loader()):  # type: ignore[misc]
+        def construct_yaml_int(self, node: Any) -> Any:
+            return node.value if ":" in node.value else super().construct_yaml_int(node)
+
+        def construct_yaml_float(self, node: Any) -> Any:
+            return node.value if ":" in node.value else super().construct_yaml_float(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
+    return Loader
+
+
 def _read_yaml(given: Given, path: Path) -> None:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        given.problems.append(f"{path}: no such file")
+    loaded = _load_yaml(path)
+    if isinstance(loaded, str):
+        given.problems.append(loaded)
+        given.has_unread_file = True
         return
-    except (OSError, UnicodeDecodeError) as error:
-        given.problems.append(f"{path}: cannot be read ({error})")
-        return
-    try:
-        loader = get_yaml_loader()
-        values = yaml.load(text, Loader=loader)
-        lines = dict(_key_lines(yaml.compose(text, Loader=loader)))
-        values = OmegaConf.to_container(OmegaConf.create(values or {}), resolve=True)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        given.problems.append(f"{path}{line}: not YAML: {error.problem}")
-        return
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        given.problems.append(f"{path}: {str(error).splitlines()[0]}")
-        return
-    if not isinstance(values, dict):
-        given.problems.append(f"{path}: expected sections (model:, data:, ...) at the top level")
-        return
+    values, lines = loaded
     experiment = values.pop(EXPERIMENT, None)
     if isinstance(experiment, str):
         stem = given.stem
@@ -153,6 +188,32 @@ def _read_yaml(given: Given, path: Path) -> None:
         given.stem = stem
     for section, value in values.items():
         _assign_section(given, str(section), value, path, lines)
+
+
+def _load_yaml(path: Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]] | str:
+    """Returns the sections of a YAML file and the line of each key, or the problem."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return f"{path}: no such file"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    except UnicodeDecodeError as error:
+        return f"{path}: not UTF-8, byte {error.start + 1}; save the file as UTF-8"
+    try:
+        values = yaml.load(text, Loader=_loader())
+        lines = dict(_key_lines(yaml.compose(text, Loader=_loader())))
+        values = OmegaConf.to_container(OmegaConf.create({} if values is None else values), resolve=True)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        return f"{path}{line}: not YAML: {error.problem}"
+    except yaml.YAMLError as error:
+        return f"{path}: not YAML: {str(error).splitlines()[0]}"
+    except OmegaConfBaseException as error:
+        return f"{path}: {str(error).splitlines()[0]}"
+    if not isinstance(values, dict) or not lines.keys() >= {(str(key),) for key in values}:
+        return f"{path}: expected sections (model:, data:, ...) at the top level"
+    return values, lines
 
 
 def _key_lines(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -179,7 +240,7 @@ def _assign_section(
 def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None:
     section = path[0]
     if len(path) == 2 and path[1] == "preset":
-        _choose_preset(given, section, str(value), where)
+        _choose_preset(given, section, show(value), where)
     elif len(path) == 1 and section in TEXT_FIELD and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         if str(value) in preset_names(section):
             _choose_preset(given, section, str(value), where)
@@ -202,6 +263,7 @@ def _choose_preset(given: Given, section: str, name: str, where: str) -> None:
         close = nearest(name, names)
         hint = f"; did you mean {close}?" if close else f"; there are: {', '.join(names) or 'none'}"
         given.problems.append(f"{where}{section}.preset={name}: no such preset{hint}")
+        given.misread.add(section)
 
 
 def known_paths(schema: type, prefix: tuple[str, ...] = ()) -> list[str]:

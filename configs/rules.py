@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+import glob
+import os
 from pathlib import Path
 
 from configs.durations import parse_duration
 from configs.facts import Facts
+from configs.frontdoor import preset_names
+from configs.runfolder import runs_dir
 from configs.schema import RunConfig
+from configs.schema.adapter import AdapterSection
+from configs.schema.data import DataSection
+from configs.values import nearest, show
+from configs.weights import weights_problem
 
 
-def check(config: RunConfig, facts: Facts) -> list[str]:
-    """Returns every broken rule, one sentence each: what was given, what was expected, what to do."""
-    return [*_model_rules(config, facts), *_data_rules(config), *_length_rules(config), *_engine_rules(config, facts)]
+def check(config: RunConfig, facts: Facts, *, trains: bool = False) -> list[str]:
+    """Returns every broken rule, one sentence each: what was given, what was expected, what to do.
+
+    Args:
+        config: resolved.
+        facts: of the model and of this machine.
+        trains: also what only a run needs: its files, weights, folders that can be written.
+    """
+    found = [
+        *_model_rules(config, facts),
+        *_tokenizer_rules(config),
+        *_data_rules(config),
+        *_length_rules(config),
+        *_training_rules(config),
+        *_engine_rules(config, facts),
+    ]
+    return [*found, *_run_rules(config)] if trains else found
 
 
 def _model_rules(config: RunConfig, facts: Facts) -> list[str]:
@@ -20,10 +43,8 @@ def _model_rules(config: RunConfig, facts: Facts) -> list[str]:
     if not model.path and not model.random_weights:
         what = "a preset's shape without weights" if model.arch else "missing"
         found.append(f"model.path: {what}; give a Hugging Face model folder: model.path=FOLDER")
-    if model.path and not (Path(model.path).expanduser() / "config.json").is_file():
-        folder = Path(model.path).expanduser()
-        what = "no config.json there" if folder.is_dir() else "no such folder, and no preset of that name"
-        found.append(f"model.path={model.path}: {what}; expected a Hugging Face model folder")
+    if model.path:
+        found += _folder_rules(model.path, facts)
     if model.random_weights and "model_type" not in model.arch:
         found.append("model.arch: model_type is missing; random weights need the values of a config.json")
     if facts.max_positions and config.data.sequence_length > facts.max_positions:
@@ -31,8 +52,33 @@ def _model_rules(config: RunConfig, facts: Facts) -> list[str]:
             f"data.sequence_length={config.data.sequence_length}: the model has {facts.max_positions} positions; "
             f"data.sequence_length={facts.max_positions} is the most"
         )
+    return found
+
+
+def _folder_rules(path: str, facts: Facts) -> list[str]:
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        if folder.is_dir():
+            return [f"model.path={path}: no config.json there; expected a Hugging Face model folder"]
+        close = nearest(path, preset_names("model"))
+        hint = f"did you mean {close}?" if close else "expected a Hugging Face model folder"
+        return [f"model.path={path}: no such folder, and no preset of that name; {hint}"]
+    if not facts.model:
+        return [f"model.path={path}: its config.json cannot be read; copy it again"]
     if facts.model.get("auto_map"):
-        found.append(f"model.path={model.path}: needs code from its folder (auto_map), which is never run")
+        return [f"model.path={path}: needs code from its folder (auto_map), which is never run"]
+    return []
+
+
+def _tokenizer_rules(config: RunConfig) -> list[str]:
+    model, template = config.model, config.data.chat_template
+    found = []
+    if not model.tokenizer and not model.path and model.random_weights:
+        found.append("model.tokenizer: missing; give the folder of a tokenizer, as model.path is not set")
+    if model.tokenizer and not Path(model.tokenizer).expanduser().is_dir():
+        found.append(f"model.tokenizer={model.tokenizer}: no such folder")
+    if template and not Path(template).expanduser().is_file():
+        found.append(f"data.chat_template={template}: no such file; give a UTF-8 Jinja file")
     return found
 
 
@@ -48,6 +94,63 @@ def _data_rules(config: RunConfig) -> list[str]:
             share = -1
         if not 0 < share < 100:
             found.append(f"data.validation={data.validation}: expected a share such as 5%, a path, or none")
+    elif data.validation.strip().lower() == "none" and config.evaluation.patience:
+        found.append(f"evaluation.patience={config.evaluation.patience}: data.validation=none leaves nothing to evaluate")
+    return found
+
+
+def _path_rules(data: DataSection) -> list[str]:
+    paths = {"data.train": data.train} if data.train else {}
+    paths |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    if not data.validation.endswith("%") and data.validation.strip().lower() != "none":
+        paths["data.validation"] = data.validation
+    return [line for key, path in paths.items() for line in _path_problems(key, path, is_online=data.online)]
+
+
+def _path_problems(key: str, path: str, *, is_online: bool) -> list[str]:
+    if path.startswith("hub:"):
+        return [] if is_online else [f"{key}={path}: fetching from the hub is off; data.online=true allows it"]
+    expanded = str(Path(path).expanduser())
+    if not path or os.path.exists(expanded) or next(glob.iglob(expanded, recursive=True), None):
+        return []
+    return [f"{key}={path}: no {'file matches' if glob.has_magic(path) else 'such file or folder'}"]
+
+
+def _training_rules(config: RunConfig) -> list[str]:
+    found = []
+    training, adapter = config.training, config.adapter
+    micro = training.micro_batch_size
+    if isinstance(micro, int) and micro > training.global_batch_size:
+        found.append(
+            f"training.micro_batch_size={micro}: more than training.global_batch_size={training.global_batch_size}; "
+            "expected at most that"
+        )
+    if adapter.name == "none":
+        # Asked for and not honoured is an error: somebody who sets a rank expects an adapter.
+        plain = AdapterSection()
+        changed = [f.name for f in dataclasses.fields(adapter) if getattr(adapter, f.name) != getattr(plain, f.name)]
+        found += [
+            f"adapter.{name}={show(getattr(adapter, name))}: full fine-tuning has no adapter; adapter=lora uses it"
+            for name in changed
+        ]
+    return found
+
+
+def _run_rules(config: RunConfig) -> list[str]:
+    """What only a run needs: files to read, whole weights, folders to write into."""
+    found = _path_rules(config.data)
+    path = Path(config.model.path).expanduser() if config.model.path else None
+    if path and (path / "config.json").is_file() and (problem := weights_problem(path)):
+        found.append(f"model.path={config.model.path}: {problem}")
+    if config.run.name and "/" in config.run.name:
+        found.append(f"run.name={config.run.name}: expected a name without /; run.dir=FOLDER says where runs go")
+    stores = Path(config.data.store or os.environ.get("AISC_STORES") or "stores").expanduser()
+    for key, folder in (("run.dir", runs_dir(config.run.dir)), ("data.store", stores)):
+        above = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not above.is_dir():
+            found.append(f"{key}={folder}: {above} is not a folder")
+        elif not os.access(above, os.W_OK | os.X_OK):
+            found.append(f"{key}={folder}: {above} cannot be written to; give another folder: {key}=FOLDER")
     return found
 
 
@@ -85,4 +188,6 @@ def _engine_rules(config: RunConfig, facts: Facts) -> list[str]:
         found.append(f"engine.processes={processes}: expected auto, or 1 or more")
     elif isinstance(processes, int) and facts.num_gpus and processes > facts.num_gpus:
         found.append(f"engine.processes={processes}: this machine shows {facts.num_gpus} GPUs; expected at most that")
+    if config.engine.backend == "nccl" and not facts.num_gpus:
+        found.append("engine.backend=nccl: this machine shows no GPU; expected auto or gloo")
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from typing import Any, Union
 
+_LONGEST_SHOWN = 80
 FORBIDDEN_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 
 
@@ -29,6 +31,16 @@ def nearest(name: str, names: typing.Iterable[str]) -> str | None:
     """Returns the most similar of `names`, or None when none is close."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def show(value: Any) -> str:
+    """Returns a value as a person writes it in a YAML, cut when it is long."""
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
 def coerce(value: Any, hint: Any, choices: tuple[str, ...] = ()) -> Any:
@@ -71,7 +83,7 @@ def _coerce_one(value: Any, hint: Any, choices: tuple[str, ...], *, only_auto: b
     if origin is dict:
         if not isinstance(value, dict):
             raise BadValue("expected a mapping {key: value}")
-        _refuse_targets(value)
+        refuse_targets(value)
         inner = typing.get_args(hint)[1]
         return {str(k): v if inner is Any else coerce(v, inner) for k, v in value.items()}
     return value
@@ -111,15 +123,16 @@ def _number(value: Any, kind: type) -> Any:
         raise BadValue(f"expected {wanted}") from None
 
 
-def _refuse_targets(value: Any) -> None:
+def refuse_targets(value: Any) -> None:
+    """Raises BadValue when a mapping, however deep, names code to be called."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in FORBIDDEN_KEYS:
                 raise BadValue(f"{key} is not allowed: a configuration holds values, not code")
-            _refuse_targets(inner)
+            refuse_targets(inner)
     elif isinstance(value, list):
         for inner in value:
-            _refuse_targets(inner)
+            refuse_targets(inner)
 
 
 def describe(hint: Any, choices: tuple[str, ...] = ()) -> str:

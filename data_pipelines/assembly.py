@@ -49,6 +49,8 @@ class Assembly:
             self.held_out = hold_out(found.groups, share, seed)
             self.duplicates = np.zeros(len(found.lengths), np.bool_)
         self.copies = self._copies(seed)
+        if self.duplicates.any() and not self.copies[~self.held_out].any():
+            raise DataError("data.validation: every training document is held out too; nothing is left to learn from")
         if not self.copies[~self.held_out].any():
             raise DataError(
                 "data: no training document is left; every one is held out, or its source's weight is too small"

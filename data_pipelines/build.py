@@ -210,7 +210,7 @@ def _build(
 
 
 def refuse(found: Scan, data: DataSection, command: str) -> None:
-    """Raises when there are more unusable rows than data.max_bad_rows, or a file without any row."""
-    whole_files = any(row.line == 0 for row in found.bad.rows)
+    """Raises when there are more unusable rows than data.max_bad_rows, or a file that cannot be read to its end."""
+    whole_files = any(row.ends_file for row in found.bad.rows)
     if whole_files or len(found.bad) > data.max_bad_rows:
         raise BadRowsError(found.bad, allowed=data.max_bad_rows, command=command)

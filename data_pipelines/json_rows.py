@@ -41,7 +41,8 @@ def read_array(content: bytes) -> Iterator[tuple[int, Row | RowProblem]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        yield content.count(b"\n", 0, error.start) + 1, not_utf8(error)
+        problem = not_utf8(error)
+        yield content.count(b"\n", 0, error.start) + 1, RowProblem(WHOLE_FILE, problem.problem, problem.remedy)
         return
     position = _skip_blanks(text, text.index("[") + 1)
     line, counted = 1, 0
@@ -51,7 +52,7 @@ def read_array(content: bytes) -> Iterator[tuple[int, Row | RowProblem]]:
         try:
             end = _PLAIN.raw_decode(text, position)[1]
         except json.JSONDecodeError as error:
-            yield line, RowProblem(WHOLE_LINE, f"not JSON, column {error.colno}", explain(error), reason="not JSON")
+            yield line, RowProblem(WHOLE_FILE, f"not JSON, column {error.colno}", explain(error), reason="not JSON")
             return
         yield line, parse_text(text[position:end])
         position = _skip_blanks(text, end)

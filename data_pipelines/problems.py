@@ -11,6 +11,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.errors import DataError
 
@@ -31,6 +32,14 @@ class RowProblem(ValueError):
         self.remedy = remedy
         self.reason = reason or problem
 
+    def __reduce__(self) -> Any:
+        # An exception is rebuilt from its message by default; problems travel to the reading processes in their chunks.
+        return _rebuild, (self.key, self.problem, self.remedy, self.reason)
+
+
+def _rebuild(key: str, problem: str, remedy: str, reason: str) -> RowProblem:
+    return RowProblem(key, problem, remedy, reason=reason)
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
@@ -44,6 +53,11 @@ class BadRow:
     remedy: str
     reason: str
     place: str = "line"
+
+    @property
+    def ends_file(self) -> bool:
+        """True when nothing behind it could be read: such a loss cannot be counted in rows, so it is never allowed."""
+        return self.key == WHOLE_FILE
 
 
 @dataclass(slots=True)
@@ -86,7 +100,7 @@ def report(bad: BadRows, *, allowed: int, command: str) -> str:
     where = files[0] if len(files) == 1 else f"{len(files)} files"
     rows_read = sum(bad.rows_by_file[file] for file in files) if len(files) == 1 else bad.rows_read
     verb = "cannot be used"
-    whole_files = sum(row.line == 0 for row in bad.rows)
+    whole_files = sum(row.ends_file for row in bad.rows)
     if whole_files == len(bad.rows):
         lines = [f"{where} {verb}", ""]
     else:

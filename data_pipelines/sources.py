@@ -14,6 +14,7 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from data_pipelines.json_rows import read_array
-from data_pipelines.problems import WHOLE_FILE, WHOLE_LINE, RowProblem
+from data_pipelines.problems import WHOLE_FILE, WHOLE_LINE, RowProblem, quoted
 
 CHUNK_BYTES = 1 << 20
 LONGEST_LINE_BYTES = 32 << 20
@@ -96,7 +97,7 @@ def find_files(source: str, path: str, *, online: bool) -> list[InputFile]:
     matches = sorted(match for match in glob.glob(str(expanded), recursive=True) if os.path.isfile(match))
     if not matches:
         what = "no file matches" if glob.has_magic(path) else "no such file or folder"
-        raise DataError(f"{path}: {what}; data.sources.{source}.path (or data.train) needs an existing one")
+        raise DataError(f"{path}: {what}")
     return [InputFile(source, match, kind_of(Path(match))) for match in matches]
 
 
@@ -195,15 +196,19 @@ def read_chunks(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, Row
     reader = readers.get(file.kind, _read_lines)
     try:
         yield from reader(file, number)
-    except (EOFError, OSError, lzma.LZMAError, pa.ArrowException) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         yield (
             0,
             RowProblem(
                 WHOLE_FILE,
-                f"damaged or unreadable ({type(error).__name__})",
+                f"damaged or unreadable ({_kind(error)})",
                 "copy it again, or test it with its own tool",
             ),
         )
+
+
+def _kind(error: Exception) -> str:
+    return "zlib error" if isinstance(error, zlib.error) else type(error).__name__
 
 
 def _read_lines(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, RowProblem]]:
@@ -270,7 +275,10 @@ def _read_array(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, Row
 def _read_csv(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, RowProblem]]:
     """Yields parsed records with the line each starts on; the header names the columns."""
     csv.field_size_limit(LONGEST_LINE_BYTES)
-    with io.TextIOWrapper(open_bytes(file.path), encoding="utf-8-sig", newline="") as text:
+    # Bytes that are no UTF-8 come through as lone surrogates, so that each such record is named instead of one block.
+    with io.TextIOWrapper(
+        open_bytes(file.path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as text:
         reader = csv.reader(text, delimiter="\t" if file.kind == "tsv" else ",", strict=True)
         rows: list[Any] = []
         lines: list[int] = []
@@ -280,6 +288,9 @@ def _read_csv(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, RowPr
             for record in reader:
                 if header is None:
                     header = record
+                    if problem := _header_problem(header):
+                        yield 1, problem
+                        return
                 elif record:
                     rows.append(_record(header, record))
                     lines.append(start)
@@ -288,16 +299,27 @@ def _read_csv(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, RowPr
                     yield Chunk(number, lines[0], rows, lines, sum(map(len, map(str, rows))))
                     rows, lines = [], []
         except csv.Error as error:
-            yield start, RowProblem(WHOLE_LINE, f"not CSV ({error})", "check the quotes", reason="not CSV")
-        except UnicodeDecodeError as error:
-            yield (
-                start,
-                RowProblem(
-                    WHOLE_LINE, f"not UTF-8, byte {error.start + 1} of a block", "save as UTF-8", reason="not UTF-8"
-                ),
-            )
+            # Where the quotes are wrong nobody knows where the next record starts.
+            yield start, RowProblem(WHOLE_FILE, f"not CSV ({error})", "check the quotes", reason="not CSV")
     if rows:
         yield Chunk(number, lines[0], rows, lines, sum(map(len, map(str, rows))))
+
+
+def _header_problem(header: list[str]) -> RowProblem | None:
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        return RowProblem(WHOLE_FILE, f"two columns named {quoted(twice)}", "give each column its own name")
+    if not _is_utf8(header):
+        return RowProblem(WHOLE_FILE, "the header is not UTF-8", "save the file as UTF-8")
+    return None
+
+
+def _is_utf8(fields: list[str]) -> bool:
+    try:
+        "".join(fields).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _record(header: list[str], record: list[str]) -> dict[str, str] | RowProblem:
@@ -308,6 +330,8 @@ def _record(header: list[str], record: list[str]) -> dict[str, str] | RowProblem
             "quote fields that hold the separator",
             reason="fields and header differ",
         )
+    if not _is_utf8(record):
+        return RowProblem(WHOLE_LINE, "not UTF-8", "save the file as UTF-8")
     return dict(zip(header, record, strict=True))
 
 

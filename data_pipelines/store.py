@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.atomic import TEMPORARY_PREFIX, publish_folder, remove_folder, sha256_file, temporary_folder, write_json
+from configs.errors import DataError
 from data_pipelines.index import COLUMNS, META_NAME, SCHEMA_VERSION
 from data_pipelines.packing import one_per_row, pack
 
@@ -258,7 +259,10 @@ def build_once(
     Returns:
         True when this process built it.
     """
-    final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data.store={final.parent}: cannot be made ({error.strerror}); give another folder") from error
     claim = final.with_name(final.name + ".claim")
     started = time.monotonic()
     while not final.is_dir():

@@ -79,16 +79,19 @@ def read_template(path: str | None) -> str | None:
     """Returns the text of data.chat_template; None when it is not given.
 
     Raises:
-        DataError: the file is not there or not UTF-8.
+        DataError: the file is not there, not UTF-8 or empty.
     """
     if path is None:
         return None
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"data.chat_template={path}: cannot be read ({type(error).__name__}); give a UTF-8 Jinja file"
         ) from error
+    if not text.strip():
+        raise DataError(f"data.chat_template={path}: the file is empty; give a UTF-8 Jinja file")
+    return text
 
 
 def special_tokens(tokenizer: Any) -> dict[str, str]:
