@@ -69,7 +69,7 @@ def _draw(model: nn.Module, seed: int) -> None:
 def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Recomputes each layer in the backward pass; works with frozen embeddings under an adapter too."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    base.activation_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     base.enable_input_require_grads()
 
 
