@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo oncology test lint unit distributed kills chain soak bench evidence clean
+.PHONY: demo oncology test lint unit runs distributed kills chain soak bench evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -18,7 +18,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit distributed kills chain
+test: lint unit runs distributed kills chain
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -29,6 +29,9 @@ lint: $(INSTALLED)
 
 unit: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/unit
+
+runs: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/runs
 
 distributed: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/distributed

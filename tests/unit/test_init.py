@@ -1,0 +1,131 @@
+"""`aisc init`: a short YAML that our own checks accept; other tools' YAMLs with everything that was not carried over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.init import sequence_length
+from cli.main import main
+from cli.translate import translate
+from configs import compose
+from tests.kills.lab import make_chats, make_tokenizer
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model folder with a tokenizer, config.json and (empty) weights; chats beside it."""
+    make_tokenizer(tmp_path / "model", make_chats(tmp_path / "chats.jsonl", 50))
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 2048}))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    return tmp_path / "model"
+
+
+def test_looks_at_both_and_writes_at_most_twenty_lines(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, data = model.parent / "run.yaml", model.parent / "chats.jsonl"
+    assert main(["init", "--model", str(model), "--data", str(data), "--to", str(target)]) == 0
+    text = target.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 20 and text.count("#") >= 10
+    config = compose.load([str(target)]).config
+    assert (config.model.path, config.data.train) == (str(model), str(data))
+    assert config.data.sequence_length == 256 and config.objective.name == "sft"
+    assert "to do" not in capsys.readouterr().out
+
+
+def test_never_overwrites(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = model.parent / "run.yaml"
+    target.write_text("mine")
+    assert main(["init", "--model", str(model), "--data", str(model.parent / "chats.jsonl"), "--to", str(target)]) == 2
+    assert target.read_text() == "mine" and "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("longest", "length"), [(10, 256), (233, 512), (465, 512), (466, 1024), (100_000, 8192)])
+def test_sequence_length_leaves_a_tenth_of_room(longest: int, length: int) -> None:
+    assert sequence_length(longest) == length
+
+
+LLAMA_FACTORY = """
+model_name_or_path: /models/Qwen3-8B
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: all
+dataset: identity
+template: qwen3
+cutoff_len: 4096
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+fp16: true
+val_size: 0.1
+plot_loss: true
+"""
+AXOLOTL = """
+base_model: /models/Llama-3.1-8B
+adapter: lora
+lora_r: 32
+lora_target_linear: true
+datasets:
+  - path: /data/a.jsonl
+    type: chat_template
+    split: train
+sequence_len: 2048
+sample_packing: true
+micro_batch_size: 4
+gradient_accumulation_steps: 2
+max_steps: 500
+optimizer: adamw_torch
+lr_scheduler: polynomial
+train_on_inputs: true
+bf16: auto
+"""
+
+
+def moved_in(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str]:
+    (tmp_path / "theirs.yaml").write_text(text)
+    target = tmp_path / "ours.yaml"
+    assert main(["init", "--from", str(tmp_path / "theirs.yaml"), "--to", str(target)]) == 0
+    return target, capsys.readouterr().out
+
+
+def test_from_llama_factory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, said = moved_in(tmp_path, LLAMA_FACTORY, capsys)
+    config = compose.load([str(target)]).config
+    assert config.adapter.name == "lora" and config.adapter.rank == 8 and config.adapter.target_modules == ["all-linear"]
+    assert config.training.global_batch_size == 16 and config.training.duration == "3 epochs"
+    assert config.optimizer.lr == 1e-4 and config.lr_scheduler.warmup == "10%" and config.data.validation == "10%"
+    for line in ("left    template: no counterpart", "left    plot_loss: no counterpart", "left    fp16: true: we have bf16"):
+        assert line in said
+    assert "left    dataset: identity: names of dataset_info.json" in said and "to do   data.train: missing" in said
+
+
+def test_from_axolotl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, said = moved_in(tmp_path, AXOLOTL, capsys)
+    config = compose.load([str(target)]).config
+    assert config.data.train == "/data/a.jsonl" and config.data.packing and config.training.duration == "500 steps"
+    assert "left    lr_scheduler: polynomial: we have constant, cosine, linear, wsd" in said
+    assert "left    train_on_inputs: only the assistant's tokens are learned" in said
+    assert "left    datasets[0].split" in said
+
+
+def test_every_key_is_carried_or_listed() -> None:
+    values = {"model_name_or_path": "/m", "cutoff_len": "many", "unheard_of": 1, "seed": 3}
+    found = translate(values)
+    assert found.values == {"model.path": "/m", "training.seed": 3}
+    assert [key for key, _ in found.left] == ["cutoff_len", "unheard_of"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not YAML"), ("learning_rate: 1", "neither LLaMA-Factory's"), ("- 1", "neither LLaMA-Factory's")],
+)
+def test_what_is_neither_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    (tmp_path / "theirs.yaml").write_text(text)
+    assert main(["init", "--from", str(tmp_path / "theirs.yaml"), "--to", str(tmp_path / "ours.yaml")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "ours.yaml").exists()
