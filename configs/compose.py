@@ -201,6 +201,10 @@ def _set_in_mapping(mapping: dict[str, Any], hint: Any, rest: tuple[str, ...], a
         section = mapping.setdefault(rest[0], element())  # type: ignore[operator]
         if len(rest) == 1:
             return _set_in_section(section, Assignment((*assignment.path, "path"), assignment.value, assignment.where))
+        if len(rest) > 2 and isinstance(inner := getattr(section, rest[1], None), dict):
+            return _set_in_mapping(inner, hints_of(element)[rest[1]], rest[2:], assignment)  # type: ignore[arg-type]
+        if len(rest) > 2:
+            return f"{assignment.where}{dotted}: no such key; expected data.sources.NAME.KEY=VALUE"
         return _set_in_section(section, assignment)
     try:
         inner = mapping

@@ -21,7 +21,7 @@ import pyarrow as pa
 from configs.errors import DataError
 from configs.schema import DataSection
 from data_pipelines.formats import columns_of, detect, expected
-from data_pipelines.problems import RowProblem
+from data_pipelines.problems import RowProblem, column_names
 from data_pipelines.reading import FileFormat, Reader, Task
 from data_pipelines.rows import rows_of
 from data_pipelines.sources import COMPRESSED, Chunk, InputFile, find_files, read_chunks
@@ -162,10 +162,10 @@ def look(data: DataSection, tokenizer_path: str) -> Look:
     rows = [row for chunk in chunks for _, row in rows_of(chunk, files[0].kind) if not isinstance(row, RowProblem)]
     form = next((name for row in rows if (name := detect(row, {}))), None)
     if form is None:
-        keys = ", ".join(map(str, rows[0])) if rows else "nothing that can be read"
-        raise DataError(f"{data.train}: format not recognised ({keys[:80]}); expected {expected()}")
+        keys = column_names(rows[0]) if rows else "nothing that can be read"
+        raise DataError(f"{data.train}: format not recognised ({keys}); expected {expected()}")
     reader = _reader(replace(data, sequence_length=1 << 30), "cpt" if form == "text" else "sft", tokenizer_path, files)
-    file_format = FileFormat(form, columns_of(form, {}))
+    file_format = FileFormat(form, columns_of(form, {}, files[0].source))
     lengths = [int(n) for chunk in chunks for n in reader.read(Task(chunk, file_format)).lengths]
     columns = [str(key) for key in rows[0]]
     return Look(form, columns, round(len(rows) * factor), len(rows), max(lengths, default=0))
@@ -194,7 +194,7 @@ def _look(reader: Reader, chunks: list[Chunk], file: InputFile, form: str, colum
         name = form if form != "auto" else _detected(chunk, file, columns)
         if name is None or (name != "text" and reader.template is None):
             continue
-        result = reader.read(Task(chunk, FileFormat(name, columns_of(name, columns))))
+        result = reader.read(Task(chunk, FileFormat(name, columns_of(name, columns, file.source))))
         found.tokens += len(result.ids)
         found.supervised += int(np.count_nonzero(result.mask))
         found.documents += len(result.lengths)

@@ -1,13 +1,14 @@
 """What is wrong with rows: found all at once, shown grouped and counted, never with a row's text.
 
 A problem names the file, the line, the key, what was found and what to do. Only column names, role names, types and
-numbers appear; the one value ever quoted is an unknown role, cut at 20 characters.
+numbers appear; the one value ever quoted is an unknown role, when it is one word of at most 20 characters.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ SHOWN_ROWS = 20
 WHOLE_LINE = "(whole line)"
 WHOLE_ROW = "(whole row)"
 WHOLE_FILE = "(whole file)"
+_LONGEST_ROLE = 20
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,39}")
 
 
 class RowProblem(ValueError):
@@ -184,10 +187,19 @@ def write_csv(rows: Iterable[BadRow]) -> str:
 
 
 def quoted(value: object) -> str:
-    """Returns an unknown role as it is shown: at most 20 characters, in quotes, control characters escaped."""
+    """Returns an unknown role or kind in quotes when it is one short word; anything else may be a person's text."""
     text = str(value)
-    text = text if len(text) <= 20 else text[:19] + "…"
-    return '"' + "".join(c if c.isprintable() else "?" for c in text) + '"'
+    return f'"{text}"' if len(text) <= _LONGEST_ROLE and _WORD.fullmatch(text) else f"a text of {len(text):,} characters"
+
+
+def column_names(names: Iterable[object]) -> str:
+    """Returns the first six of `names` in order, for a message.
+
+    A CSV without a header has its first row for names: only what looks like a name is shown, the rest by its length.
+    """
+    texts = sorted(map(str, names))[:6]
+    shown = [text if _WORD.fullmatch(text) else f"(a name of {len(text):,} characters)" for text in texts]
+    return ", ".join(shown)
 
 
 def type_name(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
 from data_pipelines.formats import columns_of, detect, expected
-from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem
+from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem, column_names
 from data_pipelines.reading import ChunkResult, FileFormat, Lost, Reader, Task, bad_row, count_lost
 from data_pipelines.rows import first_rows, rows_of
 from data_pipelines.sources import Chunk, InputFile, read_chunks
@@ -96,13 +97,14 @@ def scan(reader: Reader, data: DataSection, *, on_progress: Progress | None, kee
     tasks = _tasks(reader, data, found)
     spill = _Spill(keep) if keep else None
     done = 0
-    for result in map_ordered(reader.read, tasks, processes):
-        _count(found, result)
-        if spill:
-            spill.add(result)
-        done = min(done + result.num_bytes, sum(sizes))
-        if on_progress:
-            on_progress("reading", done, sum(sizes))
+    with spill or contextlib.nullcontext():
+        for result in map_ordered(reader.read, tasks, processes):
+            _count(found, result)
+            if spill:
+                spill.add(result)
+            done = min(done + result.num_bytes, sum(sizes))
+            if on_progress:
+                on_progress("reading", done, sum(sizes))
     _check_files(found)
     if spill:
         spill.finish(found)
@@ -116,7 +118,7 @@ def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
     for number, file in enumerate(reader.files):
         section = _section(sources, file)
         form = (
-            FileFormat(section.format, columns_of(section.format, dict(section.columns)))
+            FileFormat(section.format, columns_of(section.format, dict(section.columns), file.source))
             if section.format != "auto"
             else None
         )
@@ -169,21 +171,21 @@ def _note_format(reader: Reader, found: Scan, file: InputFile, form: FileFormat)
 
 def _detect(chunk: Chunk, file: InputFile, columns: dict[str, str]) -> FileFormat | RowProblem | None:
     """Returns the format of the first rows; None when no row of them parses."""
-    keys: list[str] = []
+    keys = ""
     for looked_at, (_, row) in enumerate(rows_of(chunk, file.kind)):
         if isinstance(row, RowProblem):
             continue
         name = detect(row, columns)
         if name:
-            return FileFormat(name, columns_of(name, columns))
-        keys = keys or sorted(str(key) for key in row)
+            return FileFormat(name, columns_of(name, columns, file.source))
+        keys = keys or column_names(row)
         if looked_at >= _ROWS_LOOKED_AT:
             break
     if not keys:
         return None
     return RowProblem(
         WHOLE_FILE,
-        f"format not recognised: {', '.join(keys[:6])[:80]}",
+        f"format not recognised: {keys}",
         f"expected {expected()}; or map them with columns",
         reason="format not recognised",
     )
@@ -216,6 +218,13 @@ class _Spill:
         self._files: list[IO[bytes]] = [path.open("wb") for path in self._paths]
         self._columns: list[list[NDArray[Any]]] = [[], [], [], [], []]
 
+    def __enter__(self) -> _Spill:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files:
+            file.close()
+
     def add(self, result: ChunkResult) -> None:
         """Appends the documents of one chunk."""
         if not len(result.lengths):
@@ -231,9 +240,7 @@ class _Spill:
             column.append(values)
 
     def finish(self, found: Scan) -> None:
-        """Hands everything to `found`, the tokens memory-mapped."""
-        for file in self._files:
-            file.close()
+        """Hands everything to `found`, the tokens memory-mapped; after the files are closed."""
         if not self._columns[0]:
             return
         found.lengths, found.supervised, found.rows, found.groups, found.file_of = map(np.concatenate, self._columns)

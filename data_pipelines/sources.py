@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from data_pipelines.json_rows import read_array
-from data_pipelines.problems import WHOLE_FILE, WHOLE_LINE, RowProblem, quoted
+from data_pipelines.problems import WHOLE_FILE, WHOLE_LINE, RowProblem, column_names
 
 CHUNK_BYTES = 1 << 20
 LONGEST_LINE_BYTES = 32 << 20
@@ -308,7 +308,7 @@ def _read_csv(file: InputFile, number: int) -> Iterator[Chunk | tuple[int, RowPr
 def _header_problem(header: list[str]) -> RowProblem | None:
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        return RowProblem(WHOLE_FILE, f"two columns named {quoted(twice)}", "give each column its own name")
+        return RowProblem(WHOLE_FILE, f"two columns named {column_names([twice])}", "give each column its own name")
     if not _is_utf8(header):
         return RowProblem(WHOLE_FILE, "the header is not UTF-8", "save the file as UTF-8")
     return None

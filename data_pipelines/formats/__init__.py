@@ -36,8 +36,8 @@ def detect(row: Message, columns: dict[str, str]) -> str | None:
     return None
 
 
-def columns_of(name: str, columns: dict[str, str]) -> dict[str, str]:
-    """Returns a column for each field of format `name`.
+def columns_of(name: str, columns: dict[str, str], source: str) -> dict[str, str]:
+    """Returns a column for each field of format `name`, for the files of `source`.
 
     Raises:
         DataError: `columns` maps a field that the format does not have.
@@ -45,7 +45,10 @@ def columns_of(name: str, columns: dict[str, str]) -> dict[str, str]:
     fields = FORMATS[name].FIELDS
     unknown = [key for key in columns if key not in fields]
     if unknown:
-        raise DataError(f"columns: {', '.join(unknown)} is no field of the format {name}; it has {', '.join(fields)}")
+        raise DataError(
+            f"data.sources.{source}.columns: {', '.join(unknown)} is no field of the format {name}; "
+            f"it has {', '.join(fields)}"
+        )
     return {**fields, **columns}
 
 

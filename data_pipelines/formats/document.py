@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.json_rows import parse_value
-from data_pipelines.problems import RowProblem, quoted, type_name
+from data_pipelines.problems import RowProblem, column_names, quoted, type_name
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
@@ -38,8 +38,7 @@ def field(row: Message, column: str) -> Any:
         RowProblem: no such column; the row's own columns are named.
     """
     if column not in row:
-        keys = ", ".join(sorted(str(key) for key in row)[:6]) or "none"
-        raise RowProblem(column, "missing", f"this row has: {keys[:80]}")
+        raise RowProblem(column, "missing", f"this row has: {column_names(row) or 'none'}")
     return row[column]
 
 
@@ -134,7 +133,7 @@ def call_of(call: Any, key: str) -> Message:
 
 
 def unknown_role(role: Any, key: str) -> RowProblem:
-    """Returns the problem of a role that does not exist; its value is shown, cut at 20 characters."""
+    """Returns the problem of a role that does not exist; its value is shown when it is one short word."""
     if not isinstance(role, str):
         return RowProblem(key, f"{type_name(role)}, not a role", f"use {', '.join(ROLES)}", reason="no such role")
     return RowProblem(key, f"{quoted(role)}: no such role", f"use {', '.join(ROLES)}", reason="no such role")
