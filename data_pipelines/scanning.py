@@ -232,7 +232,7 @@ class _Spill:
         self._files[0].write(result.ids.tobytes())
         self._files[1].write(result.mask.tobytes())
         starts = np.cumsum(result.lengths) - result.lengths
-        supervised = np.add.reduceat(result.mask.astype(np.int64), starts)
+        supervised = np.add.reduceat(result.mask.view(np.uint8), starts, dtype=np.int64)
         numbers = np.full(len(result.lengths), result.file, np.int64)
         for column, values in zip(
             self._columns, (result.lengths, supervised, result.rows, result.groups, numbers), strict=True
