@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_every_path_in_the_documents_exists() -> None:
 
 def test_evidence_holds_until_a_covered_file_changes(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("one")
-    value = '{"covers": {"a.py": "%s"}}' % evidence.content_hash(tmp_path / "a.py")
+    value = json.dumps({"covers": {"a.py": evidence.content_hash(tmp_path / "a.py")}})
     folder = tmp_path / "evidence"
     folder.mkdir()
     (folder / "claim.json").write_text(value)

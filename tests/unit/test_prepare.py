@@ -140,7 +140,7 @@ def test_weights_repeat_and_thin_out_whole_documents(tmp_path: Path, tokenizer: 
     for document in range(found.train.num_documents):
         source, line = found.train.origin(document)
         by_source[source][line] += 1
-    assert by_source["twice"] == Counter({line: 2 for line in range(1, 101)})
+    assert by_source["twice"] == Counter(dict.fromkeys(range(1, 101), 2))
     assert set(by_source["half"].values()) == {1} and 35 <= len(by_source["half"]) <= 65
     again = prepared(tmp_path / "again", tokenizer, sources=sources)
     assert documents(again.train) == documents(found.train), "the half is keyed, not drawn"
