@@ -10,6 +10,7 @@ import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -98,11 +99,17 @@ def attempt(arguments: Sequence[str]) -> Attempted:
             made.doubtful.update(_meant(assignment.path))
         else:
             made.given[dotted] = assignment.value
+    made.config.model.path = _exported_by(made.config.model.path)
     for section in dataclasses.fields(made.config):
         part = getattr(made.config, section.name)
         if hasattr(part, "problems"):
             made.add(part.problems())
     return dataclasses.replace(made, stem=made.config.run.name or given.stem)
+
+
+def _exported_by(path: str | None) -> str | None:
+    """Returns the model that an earlier run's folder stands for; any other path as it is."""
+    return str(Path(path) / "model") if path and (Path(path).expanduser() / "attempts").is_dir() else path
 
 
 def _meant(path: tuple[str, ...]) -> list[str]:

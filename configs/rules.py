@@ -63,6 +63,8 @@ def _folder_rules(path: str, facts: Facts) -> list[str]:
         close = nearest(path, preset_names("model"))
         hint = f"did you mean {close}?" if close else "expected a Hugging Face model folder"
         return [f"model.path={path}: no such folder, and no preset of that name; {hint}"]
+    if (folder / "adapter_config.json").is_file():
+        return [f"model.path={path}: holds an adapter; merge it with its base first: aisc export RUN --merge"]
     if not facts.model:
         return [f"model.path={path}: its config.json cannot be read; copy it again"]
     if facts.model.get("auto_map"):

@@ -201,6 +201,15 @@ def test_a_finished_run_is_not_trained_again(aisc: Aisc, place: Path) -> None:
     assert sorted(path.name for path in (run.path / "attempts").iterdir()) == before
 
 
+def test_an_earlier_run_stands_for_its_model(aisc: Aisc, place: Path) -> None:
+    run = find_run("first", place / "runs")
+    code, text = aisc("inspect", f"model={run.path}", *settings(place)[2:], "--rows", "1")
+    assert code == 0 and "160 chats" in text
+    adapter = find_run("second", place / "runs")
+    code, text = aisc("inspect", f"model={adapter.path}", *settings(place)[2:])
+    assert code == 2 and f"model.path={adapter.path / 'model'}: holds an adapter; merge it with its base first" in text
+
+
 def test_smoke_learns_eight_rows_by_heart(aisc: Aisc, place: Path, tmp_path: Path) -> None:
     code, text = aisc("train", *settings(place), f"run.dir={tmp_path}", "training.global_batch_size=4", "--smoke")
     assert code == 0, text
