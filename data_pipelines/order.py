@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,11 @@ class Order:
     global_batch_size: int
 
     def rows(self, position: int) -> Int64:
-        """Returns the store rows of global batch `position`, `[G]`; O(G) at any position."""
+        """Returns the store rows of global batch `position`, `[G]`, read-only; O(G) at any position."""
+        return _rows(self, position)
+
+    def compute_rows(self, position: int) -> Int64:
+        """Returns the same, worked out anew."""
         index = np.arange(position * self.global_batch_size, (position + 1) * self.global_batch_size, dtype=np.int64)
         epochs = index // self.num_rows
         offsets = index % self.num_rows
@@ -54,6 +59,14 @@ class Order:
             values[outside] = _feistel(values[outside], half_bits, keys)
             outside = values >= self.num_rows
         return values.astype(np.int64)
+
+
+# The reading thread asks for a position one step before the ledger does: the loop then finds it here.
+@lru_cache(maxsize=4)
+def _rows(order: Order, position: int) -> Int64:
+    rows = order.compute_rows(position)
+    rows.flags.writeable = False
+    return rows
 
 
 def _round_keys(fingerprint: str, seed: int, epoch: int) -> UInt64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from configs.durations import parse_duration
 from configs.schema import LrSchedulerSection
@@ -31,6 +32,8 @@ def learning_rate(section: LrSchedulerSection, peak: float, step: int, total_ste
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+# Asked at every step for the same few texts.
+@lru_cache(maxsize=8)
 def share_steps(text: str, total_steps: int) -> int:
     """Returns `3%` of the run or `100 steps` as steps; `0` is none."""
     duration = parse_duration(text)

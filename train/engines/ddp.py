@@ -67,8 +67,11 @@ class DdpEngine:
 
     def step(self) -> StepResult:
         """Clips to `max_grad_norm` (0: not at all) and updates."""
-        limit = self._max_grad_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        total = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = float(total)
+        # Far below the limit torch would multiply every gradient by exactly 1; its rounding decides near the limit.
+        if self._max_grad_norm and norm > 0.99 * self._max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self._parameters, self._max_grad_norm, total)
         applied = math.isfinite(norm)
         if applied:
             self._optimizer.step()
