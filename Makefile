@@ -6,6 +6,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
+export OMP_WAIT_POLICY := passive
 
 .PHONY: demo oncology test lint unit runs distributed kills chain soak bench evidence clean
 
