@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from cli.configured import load_checked
-from cli.prepare import data_progress
 from cli.screens import console, split_values
 from configs.atomic import write_file
 from configs.errors import UserError
@@ -37,6 +36,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--rows {options['--rows']}: expected a number") from error
     from data_pipelines.build import prepare
     from data_pipelines.tokenize import load_tokenizer
+    from train.data_progress import data_progress
     from train.models import tokenizer_folder
 
     tokenizer_path = str(tokenizer_folder(config.model))
@@ -102,6 +102,7 @@ def write_bad_rows(screen: Console, config: RunConfig, target: Path) -> int:
     """Writes every unusable row as CSV without its text; returns the exit code."""
     from data_pipelines.build import find_bad_rows
     from data_pipelines.problems import write_csv
+    from train.data_progress import data_progress
     from train.models import tokenizer_folder
 
     with data_progress(screen) as report:

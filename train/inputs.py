@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from configs.durations import parse_duration
 from configs.errors import ConfigError
 from configs.schema import RunConfig
@@ -13,6 +15,7 @@ from data_pipelines.build import Prepared, prepare
 from data_pipelines.index import Store
 from data_pipelines.tokenize import load_tokenizer, read_template
 from train import models
+from train.data_progress import data_progress
 from train.state import Plan, make_plan
 
 WANTED_STEPS = 100
@@ -30,12 +33,13 @@ class Inputs:
     stop_ids: list[int]
 
 
-def read_inputs(config: RunConfig, command: str) -> Inputs:
+def read_inputs(config: RunConfig, command: str, console: Console | None) -> Inputs:
     """Loads the tokenizer, prepares the data and plans the run.
 
     Args:
         config: resolved.
         command: what the user typed after `aisc train`, for advice in errors.
+        console: shows the preparation; None shows nothing.
 
     Raises:
         UserError: data or tokenizer cannot be used, or the run is too short to learn anything.
@@ -45,9 +49,15 @@ def read_inputs(config: RunConfig, command: str) -> Inputs:
     template = read_template(config.data.chat_template)
     if template is not None:
         tokenizer.chat_template = template
-    prepared = prepare(
-        config.data, config.objective.name, tokenizer_path, seed=config.training.seed, command=command
-    )
+    with data_progress(console) as report:
+        prepared = prepare(
+            config.data,
+            config.objective.name,
+            tokenizer_path,
+            seed=config.training.seed,
+            on_progress=report,
+            command=command,
+        )
     pad_id = tokenizer.pad_token_id
     return Inputs(
         tokenizer,

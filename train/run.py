@@ -20,6 +20,7 @@ from torch import nn
 
 from configs import atomic, compose
 from configs.errors import RunFailed, UserError
+from configs.jsonlines import LineFile
 from configs.runfolder import Attempt, RunFolder, Superseded
 from configs.schema import RunConfig
 from data_pipelines import prompts
@@ -100,7 +101,8 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
     """
     config = request.config
     check_trackers(config.tracker)
-    inputs = read_inputs(config, request.command)
+    is_first = distributed.rank_from_environment()[0] == 0
+    inputs = read_inputs(config, request.command, console if is_first else None)
     hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
     context = distributed.start(config.engine.backend, "cuda" if config.engine.backend == "nccl" else "cpu")
     screen = console if context.is_main else None
@@ -292,6 +294,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         progress.end()
         parts.loader.close()
         parts.metrics.close()
+        if parts.ledger_file is not None:
+            parts.ledger_file.close()
     if ending is Ending.STOPPED:
         progress.say(f"saved step {state.step}. The same command continues.")
         if is_main:
@@ -370,7 +374,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
             device=context.device,
         ),
         ledger=Ledger(store.fingerprint, state.ledger),
-        ledger_path=attempt.ledger_path if is_main else None,
+        ledger_file=LineFile(attempt.ledger_path) if is_main else None,
         evaluator=Evaluator(held_out, dims, context.device, micro, inputs.pad_id) if held_out else None,
         before_evaluation=evaluation_marker(session),
         write_replies=replies_writer(session),
