@@ -113,8 +113,9 @@ class Account:
         ]
         if self.bad_rows:
             lines.append(f"{self.bad_rows:,} unusable rows left out (data.max_bad_rows)")
-        if len(self.sources) > 1:
-            shares = [f"{name} {source.share:.1%} (x{source.weight:g})" for name, source in self.sources.items()]
+        trained = {name: source for name, source in self.sources.items() if source.tokens}
+        if len(trained) > 1:
+            shares = [f"{name} {source.share:.1%} (x{source.weight:g})" for name, source in trained.items()]
             lines.append("shares of tokens: " + "  ".join(shares))
         return lines + self.notes
 
