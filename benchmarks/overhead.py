@@ -147,6 +147,8 @@ class Ours:
         self.parts.progress.end()
         self.parts.loader.close()
         self.parts.metrics.close()
+        if self.parts.ledger_file is not None:
+            self.parts.ledger_file.close()
 
 
 class Windows:

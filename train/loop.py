@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from configs.errors import RunFailed
-from configs.jsonlines import append_line
+from configs.jsonlines import LineFile
 from configs.schema import LrSchedulerSection
 from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
@@ -52,7 +51,7 @@ class Parts:
     order: Order
     loader: Loader
     ledger: Ledger
-    ledger_path: Path | None
+    ledger_file: LineFile | None
     evaluator: Evaluator | None
     before_evaluation: Callable[[int], None]
     write_replies: Callable[[int], None]
@@ -100,8 +99,8 @@ def step(parts: Parts, state: RunState) -> bool:
     state.position = position + 1
     state.tokens += int(parts.store.row_tokens[row_ids].sum())
     state.supervised += sum(outcome.units.values())
-    if parts.ledger_path is not None:
-        append_line(parts.ledger_path, {"step": state.step, "position": position, "head": state.ledger})
+    if parts.ledger_file is not None:
+        parts.ledger_file.append({"step": state.step, "position": position, "head": state.ledger})
     report_step(parts, state, outcome, lr)
     return outcome.stop
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from configs.jsonlines import LineFile
 from configs.schema import TrackerSection
 
 
@@ -36,10 +35,7 @@ class Metrics:
     def __init__(self, path: Path | None, section: TrackerSection, trackers: list[Tracker] | None = None) -> None:
         self._every = section.every
         self._trackers = trackers or []
-        self._file = None
-        if path is not None:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._file = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")
+        self._file = LineFile(path) if path is not None else None
         self._last_tokens: int | None = None
         self._last_time = time.monotonic()
 
@@ -62,10 +58,11 @@ class Metrics:
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **values, "time": round(time.time(), 3)}) + "\n")
-        numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
-        for tracker in self._trackers:
-            tracker.log(step, numbers)
+        self._file.append({"step": step, **values, "time": round(time.time(), 3)})
+        if self._trackers:
+            numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
+            for tracker in self._trackers:
+                tracker.log(step, numbers)
 
     def close(self) -> None:
         """Closes the file and the trackers."""
