@@ -115,7 +115,7 @@ def build_session(arguments: list[str]) -> Session:
     request = run.Request(
         config, given.reasons, RunFolder(Path(str(config.run.dir)) / run_name(config, "overhead")), False, ""
     )
-    inputs = read_inputs(config, "")
+    inputs = read_inputs(config, "", None)
     hashing = Hashing([*weight_files(config), *run.tokenizer_files(inputs.tokenizer_path)])
     context = distributed.start("gloo", "cpu")
     learner = run.build_learner(config, context, inputs)
@@ -300,7 +300,7 @@ def write_bare_batches(folder: Path, arguments: list[str]) -> None:
     from train.inputs import read_inputs
 
     config = load_checked(arguments, trains=True).config
-    inputs = read_inputs(config, "")
+    inputs = read_inputs(config, "", None)
     store = inputs.prepared.train
     batches = [collate(store, np.arange(ROWS) + ROWS * place, inputs.pad_id) for place in range(store.num_rows // ROWS)]
     ids, labels = (torch.stack(parts).numpy() for parts in zip(*((b.input_ids, b.labels) for b in batches), strict=True))
