@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two small rounds, nothing recorded")
     arguments = parser.parse_args()
-    result = measure(1, 2) if arguments.quick else measure(2, 5)
+    result = measure(1, 2) if arguments.quick else measure(2, 7)
     show("labelled positions", result)
     if not arguments.quick:
         record("labelled_positions", covers=COVERS, result=result.pop("result"), counts=result, seed=0)
