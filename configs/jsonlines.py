@@ -9,7 +9,6 @@ from typing import Any
 
 from configs.errors import CheckpointError
 
-
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
