@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit runs distributed kills chain soak bench evidence clean
+.PHONY: demo oncology test lint unit runs distributed kills chain bench-small soak bench evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit runs distributed kills chain
+test: lint unit runs distributed kills chain bench-small
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -59,6 +59,16 @@ bench: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.labelled_positions
 	$(BIN)/python -m benchmarks.demo
+
+# Every benchmark once, at small size: that it runs, not what it measures.
+bench-small: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m benchmarks.packing --documents 20000 --no-record
+	$(BIN)/python -m benchmarks.reading --documents 2000 --no-record
+	$(BIN)/python -m benchmarks.resume --documents 5000 --no-record
+	$(BIN)/python -m benchmarks.prepare --documents 500 --no-record
+	$(BIN)/python -m benchmarks.overhead --quick
+	$(BIN)/python -m benchmarks.labelled_positions --quick
+	$(BIN)/python -m benchmarks.gpu --tiny
 
 evidence: $(INSTALLED)
 	$(BIN)/python -m benchmarks.evidence check

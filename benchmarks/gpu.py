@@ -34,9 +34,13 @@ from benchmarks.overhead import WithLoss
 from benchmarks.screen import show
 from data_pipelines.collate import Batch, collate
 from data_pipelines.corpora import hkcancor
+from data_pipelines.fingerprint import tokenizer_files
 from data_pipelines.order import Order
+from data_pipelines.tokenize import load_tokenizer
 from train import distributed, loop, run
+from train.finish import weight_files
 from train.inputs import Inputs, read_inputs
+from train.lineage import Hashing
 from train.scores import base_model
 from train.state import RunState
 
@@ -53,8 +57,10 @@ COVERS = ["benchmarks/gpu.py", "benchmarks/bare_loop.py", "train/loop.py", "trai
 
 def settings(model: str, adapter: str, folder: Path, *, tiny: bool) -> list[str]:
     """Returns the arguments of `aisc train` for one case; no clipping, so that all loops do the same arithmetic."""
+    vocabulary = [f"model.arch.vocab_size={len(load_tokenizer(str(TOKENIZER)))}"] if tiny else []
     return [
         f"model={model}",
+        *vocabulary,
         "model.random_weights=true",
         f"model.tokenizer={TOKENIZER}",
         f"adapter={adapter}",
@@ -135,7 +141,8 @@ def aisc_loop(case: Case) -> Iterator[Callable[[int], float]]:
     from train import checkpoint
     from train.signals import StopRequest
 
-    facts = run.start_facts(case.config, case.inputs, {})
+    hashes = Hashing([*weight_files(case.config), *tokenizer_files(case.inputs.tokenizer_path)]).result()
+    facts = run.start_facts(case.config, case.inputs, hashes)
     start = checkpoint.start_attempt(case.request.run, facts, case.context)
     session = run.Session(case.request, case.inputs, case.learner, case.context, start, facts, None)
     state = RunState()
@@ -286,7 +293,7 @@ def measure(*, tiny: bool, steps: int) -> dict[str, Any]:
         hkcancor.build(CORPUS, TOKENIZER, Path(".cache/packages"))
     rows = []
     device = "CPU"
-    for model in ("smollm2_135m",) if tiny else MODELS:
+    for model in ("tiny_qwen3",) if tiny else MODELS:
         for adapter in ("lora", "none"):
             with tempfile.TemporaryDirectory() as name:
                 found = {

@@ -59,11 +59,11 @@ COVERS = [
 Loss = Callable[[], Tensor]
 
 
-def packed_batches(rows: int, count: int) -> list[Batch]:
-    """Returns `count` batches of `rows` packed rows of 2,048 tokens of the corpus."""
+def packed_batches(rows: int, count: int, sequence_length: int) -> list[Batch]:
+    """Returns `count` batches of `rows` packed rows of the corpus."""
     if not (CORPUS / "about.json").is_file():
         hkcancor.build(CORPUS, TOKENIZER, Path(".cache/packages"))
-    section = DataSection(train=str(CORPUS / "train.jsonl"), validation="none", sequence_length=2048)
+    section = DataSection(train=str(CORPUS / "train.jsonl"), validation="none", sequence_length=sequence_length)
     store = prepare(section, "sft", str(TOKENIZER), seed=1).train
     # The store is in packing order, longest documents first: a random choice of rows is like the whole.
     chosen = np.random.default_rng(0).permutation(store.num_rows)[: rows * count].reshape(count, rows)
@@ -139,10 +139,10 @@ def ways() -> dict[str, Way]:
     return made
 
 
-def measure(rows: int, rounds: int) -> dict[str, Any]:
+def measure(rows: int, rounds: int, sequence_length: int) -> dict[str, Any]:
     """Returns prediction, measurements and ratios: median CPU seconds of a step over `rounds` batches, in turn."""
     torch.set_num_threads(1)
-    batches = packed_batches(rows, rounds + 1)
+    batches = packed_batches(rows, rounds + 1, sequence_length)
     made = ways()
     seconds: dict[str, list[float]] = {name: [] for name in made}
     worst = 0.0
@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two small rounds, nothing recorded")
     arguments = parser.parse_args()
-    result = measure(1, 2) if arguments.quick else measure(2, 7)
+    result = measure(1, 2, 512) if arguments.quick else measure(2, 4, 2048)
     show("labelled positions", result)
     if not arguments.quick:
         record("labelled_positions", covers=COVERS, result=result.pop("result"), counts=result, seed=0)
