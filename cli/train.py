@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ def show_summary(screen: Console, finished: Finished) -> None:
         change = f"{before:.3f} -> {result['eval_loss']:.3f}" if before is not None else f"{result['eval_loss']:.3f}"
         share = f"  {100 * (result['eval_loss'] / before - 1):+.1f} %" if before else ""
         rows.append(("eval_loss", f"{change}{share}   (step {result['best_step']}, exported)"))
-        rows.append(("perplexity", finished.perplexity))
+        rows.append(("perplexity", finished.perplexity + spell_sources(result["eval_loss_by_source"])))
     rows += [
         (
             "seen",
@@ -95,6 +96,13 @@ def show_summary(screen: Console, finished: Finished) -> None:
     for key, text in rows:
         screen.print(f"  {key:<14} {text}", soft_wrap=True)
     screen.print(f"\nnext   aisc chat {name}          aisc export {name}", soft_wrap=True)
+
+
+def spell_sources(losses: dict[str, float]) -> str:
+    """Returns the perplexity of each source's held-out documents when there are several sources."""
+    if len(losses) < 2:
+        return ""
+    return "   by source: " + "  ".join(f"{name} {math.exp(min(loss, 700)):.2f}" for name, loss in losses.items())
 
 
 def show_smoke_verdict(screen: Console, folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from configs import atomic
-from configs.runfolder import Attempt, RunFolder
+from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
 from data_pipelines.build import Prepared
 from train import lineage
@@ -82,6 +82,7 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "eval_loss_before": state.eval_loss_before,
         "eval_loss": state.best_loss,
         "eval_loss_last": state.eval_loss,
+        "eval_loss_by_source": losses_by_source(folder, state.best_step),
         "best_step": state.best_step,
         "steps": state.step,
         "tokens": state.tokens,
@@ -91,6 +92,12 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "attempts": len(folder.attempts()),
         "duration_s": round(run_seconds(folder), 1),
     }
+
+
+def losses_by_source(folder: RunFolder, step: int | None) -> dict[str, float]:
+    """Returns the held-out loss of each source at `step`, as metrics.jsonl has it."""
+    lines = [line for line in read_metrics(folder.path) if line["step"] == step and "eval_loss" in line]
+    return {key.split("/", 1)[1]: value for key, value in (lines[-1] if lines else {}).items() if key.startswith("eval_loss/")}
 
 
 def run_seconds(folder: RunFolder) -> float:

@@ -180,3 +180,31 @@ def test_manifest_names_every_byte(plain: RunFolder, place: Path) -> None:
 def test_everything_is_private(plain: RunFolder) -> None:
     for path in plain.path.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_several_sources_are_told_apart(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_chats(tmp_path / "more.jsonl", 60)
+    sources = f"data.sources={{sums: {place / 'chats.jsonl'}, more: {{path: {tmp_path / 'more.jsonl'}, weight: 2.0}}}}"
+    capsys.readouterr()
+    code = main(
+        [
+            "train",
+            "model=tiny_llama",
+            f"model.tokenizer={place / 'tokenizer'}",
+            sources,
+            f"data.store={tmp_path / 'stores'}",
+            f"run.dir={tmp_path / 'runs'}",
+            "data.validation=20%",
+            "data.sequence_length=64",
+            "training.global_batch_size=4",
+            "training.duration=20 steps",
+            "evaluation.every=end",
+            "evaluation.replies=0",
+        ]
+    )
+    said = capsys.readouterr().out
+    assert code == 0
+    assert re.search(r"shares of tokens: sums \d+\.\d% \(x1\)  more \d+\.\d% \(x2\)", said)
+    assert re.search(r"perplexity .* by source: sums \d+\.\d\d  more \d+\.\d\d", said)
+    result = read_json(all_runs(tmp_path / "runs")[0].result_path)
+    assert result is not None and set(result["eval_loss_by_source"]) == {"sums", "more"}

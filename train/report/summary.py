@@ -21,6 +21,9 @@ def section(run: RunFolder) -> Section:
         change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
         rows.append(("held-out loss", f"{_number(before)} before, {_number(after)} exported{change}"))
         rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
+        by_source = result["eval_loss_by_source"]
+        if len(by_source) > 1:
+            rows.append(("by source", ", ".join(f"{name} {_number(loss)}" for name, loss in by_source.items())))
         rows.append(("best step", f"{result['best_step']:,} of {result['steps']:,}; loss of the last step {_number(result['eval_loss_last'])}"))
     rows += [
         ("seen", f"{result['tokens']:,} tokens, {result['supervised']:,} of them learned"),
