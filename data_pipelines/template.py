@@ -68,7 +68,7 @@ class ChatTemplate:
                 f"chat template, line {error.lineno}: {error.message}; data.chat_template names another"
             ) from error
         self.has_generation = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
-        self._between: dict[tuple[str, ...], list[str]] = {}
+        self._between: dict[tuple[str, ...], tuple[list[str], list[Span | None]]] = {}
         self._arguments_as_text = False
         self.shape = learn(lambda messages, asks: self._render(messages, None, generation_prompt=asks), self._control)
         self._arguments_as_text = self._wants_text_arguments()
@@ -198,26 +198,41 @@ class ChatTemplate:
             return None
         roles = tuple([message["role"] for message in messages])
         contents = [message["content"] for message in messages]
-        between = self._between.get(roles)
-        if between is None or _woven(between, contents) != text:
+        known = self._between.get(roles)
+        if known is None or _woven(known[0], contents) != text:
             between = self._mark(roles, contents)
             if between is None or _woven(between, contents) != text:
                 return None
+            edges = self._edges(roles, between)
+            if edges is None:
+                return None
+            known = between, edges
             if len(self._between) < _MOST_ROLES:
-                self._between[roles] = between
+                self._between[roles] = known
+        between, edges = known
         spans: list[Span] = []
         position = 0
-        for i, role in enumerate(roles):
-            end = position + len(between[i]) + len(contents[i])
-            if role == "assistant":
-                header_end = self._header_end(between[i])
-                ending = self._control.search(between[i + 1])
-                stop = self.shape.end_at(between[i + 1], ending.start()) if ending else None
-                if header_end is None or stop is None:
-                    return None
-                spans.append((position + header_end, end + stop))
+        for own, content, edge in zip(between, contents, edges, strict=False):
+            end = position + len(own) + len(content)
+            if edge:
+                spans.append((position + edge[0], end + edge[1]))
             position = end
         return spans
+
+    def _edges(self, roles: Sequence[str], between: Sequence[str]) -> list[Span | None] | None:
+        """Returns for each assistant turn where its header ends in the text before it, and its end in the text behind."""
+        edges: list[Span | None] = []
+        for role, before, behind in zip(roles, between, between[1:], strict=False):
+            if role != "assistant":
+                edges.append(None)
+                continue
+            header_end = self._header_end(before)
+            ending = self._control.search(behind)
+            stop = self.shape.end_at(behind, ending.start()) if ending else None
+            if header_end is None or stop is None:
+                return None
+            edges.append((header_end, stop))
+        return edges
 
     def _mark(self, roles: Sequence[str], contents: Sequence[str]) -> list[str] | None:
         """Returns the template's own texts before, between and behind the contents; None when some are not there."""

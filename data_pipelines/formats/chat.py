@@ -43,6 +43,11 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
 
 def _message(turn: Any, key: str, columns: dict[str, str]) -> Message:
     turn = object_of(turn, key)
+    if len(turn) == 2:
+        # Nearly every turn of nearly every file is no more than this.
+        role, content = turn.get(columns["role"]), turn.get(columns["content"])
+        if isinstance(content, str) and role in ROLES and content.strip():
+            return {"role": role, "content": content}
     role_key, content_key = f"{key}.{columns['role']}", f"{key}.{columns['content']}"
     if columns["role"] not in turn:
         raise RowProblem(role_key, "missing", f"use {', '.join(ROLES)}")
