@@ -7,7 +7,9 @@ as its users call it, `pack_dataset` on one byte per token, so it moves the toke
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.evidence import record
 from benchmarks.screen import show, verdict
+from data_pipelines.corpora.packages import fetch
 from data_pipelines.packing import pack
 
 CAPACITY = 4096
@@ -45,6 +48,8 @@ def trl(lengths: NDArray[np.int64], *, whole: bool) -> dict[str, Any]:
     """Returns the same for `trl.data_utils.pack_dataset`; `whole` packs all documents at once, not 1,000 at a time."""
     import pyarrow as pa
     from datasets import Dataset, disable_progress_bars
+    # The reference is read from its unpacked wheel: it is no dependency of ours.
+    sys.path.append(str(fetch("trl", Path(".cache/packages"))))
     from trl.data_utils import pack_dataset
 
     disable_progress_bars()
