@@ -85,7 +85,7 @@ def choose_micro_batch(
         if rows == 1:
             raise RunFailed(
                 f"not even one row of {sequence_length:,} tokens fits on this GPU: try adapter=lora, "
-                "training.gradient_checkpointing=true or a shorter data.sequence_length"
+                "training.gradient_checkpointing=full or a shorter data.sequence_length"
             )
         rows = -(-rows // 2)
 
