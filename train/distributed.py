@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from train.activity import begin_collective, end_collective
+
 # A rank that dies is noticed at once (its sockets close); this bounds the wait for one that hangs.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -52,21 +54,21 @@ def rank_from_environment() -> tuple[int, int, int]:
     return rank, local_rank, world_size
 
 
-def start(backend: str, device_kind: str) -> Context:
+def start(backend: str, device_kind: str, *, timeout_s: float = 0.0) -> Context:
     """Joins the process group that the environment describes; one process alone needs none.
 
     Args:
         backend: `gloo` or `nccl`.
         device_kind: `cpu` or `cuda`.
+        timeout_s: least time after which a collective gives up by itself, when that is more than COLLECTIVE_TIMEOUT.
     """
     rank, local_rank, world_size = rank_from_environment()
     device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1:
-        dist.init_process_group(
-            backend, init_method="env://", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
-        )
+        timeout = max(COLLECTIVE_TIMEOUT, datetime.timedelta(seconds=timeout_s))
+        dist.init_process_group(backend, init_method="env://", rank=rank, world_size=world_size, timeout=timeout)
         if dist.get_world_size() != world_size:
             raise RuntimeError(f"process group has {dist.get_world_size()} ranks, expected {world_size}")
     return Context(rank, local_rank, world_size, device)
@@ -85,21 +87,26 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     """Returns the sums of `values` over all ranks, in float64; one collective."""
     if not is_distributed():
         return values
+    begin_collective("all_reduce")
     tensor = torch.tensor(values, dtype=torch.float64, device=_exchange_device())
     dist.all_reduce(tensor)
-    return [float(value) for value in tensor.tolist()]
+    sums: list[float] = tensor.tolist()
+    end_collective()
+    return sums
 
 
 def gather_json(value: Any) -> list[Any]:
     """Returns every rank's `value` (JSON types), in rank order, on every rank."""
     if not is_distributed():
         return [value]
+    begin_collective("all_gather")
     device = _exchange_device()
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
     sizes = [int(size) for size in _all_gather(torch.tensor([len(data)], device=device)).flatten().tolist()]
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
     padded[: len(data)] = data
     rows = _all_gather(padded)
+    end_collective()
     return [json.loads(bytes(row[:size].cpu().numpy())) for row, size in zip(rows, sizes, strict=True)]
 
 
@@ -117,7 +124,9 @@ def broadcast_json(value: Any) -> Any:
 def barrier() -> None:
     """Waits for every rank."""
     if is_distributed():
+        begin_collective("barrier")
         dist.barrier()
+        end_collective()
 
 
 def shutdown() -> None:

@@ -55,6 +55,12 @@ class Metrics:
         self._last_tokens = None
         self._write(step, values)
 
+    def rewind(self, step: int) -> None:
+        """Takes back what was recorded after `step`; trackers elsewhere keep it."""
+        self._last_tokens = None
+        if self._file is not None:
+            self._file.keep_until(step)
+
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         if self._file is None:
             return

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from data_pipelines.prompts import HeldOut
+from train.activity import sign
 
 
 def answer(model: nn.Module, prompt: list[int], *, max_new_tokens: int, stop_ids: list[int], pad_id: int) -> list[int]:
@@ -46,6 +47,7 @@ def write_replies(
     try:
         with path.open("a", encoding="utf-8") as file:
             for prompt in prompts:
+                sign()
                 reply = answer(
                     model,
                     prompt.prompt,

@@ -18,10 +18,14 @@ from train.shards import LocalShard
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Global gradient norm before clipping, and whether the update was made."""
+    """Global gradient norm before clipping, and whether the update was made.
+
+    `non_finite`: when it was not, the first parameters whose gradients (this rank's parts) are not finite.
+    """
 
     grad_norm: float
     applied: bool
+    non_finite: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

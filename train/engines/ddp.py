@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from configs.errors import CheckpointError
 from train.distributed import Context, Dims
 from train.engines import StepResult
+from train.guards import non_finite_gradients
 from train.scores import Scores
 from train.shards import LocalShard
 
@@ -75,12 +76,17 @@ class DdpEngine:
         applied = math.isfinite(norm)
         if applied:
             self._optimizer.step()
+        bad = () if applied else non_finite_gradients(self._named.items())
         self._optimizer.zero_grad(set_to_none=True)
-        return StepResult(norm, applied)
+        return StepResult(norm, applied, bad)
 
     def discard(self) -> None:
         """Clears gradients without an update."""
         self._optimizer.zero_grad(set_to_none=True)
+
+    def replicas(self) -> dict[str, Tensor]:
+        """Returns the trained weights, which every rank holds alike."""
+        return {name: parameter.detach() for name, parameter in self._named.items()}
 
     def state(self) -> dict[str, LocalShard]:
         """Returns the trained weights and their optimizer state, whole: every rank holds the same."""
