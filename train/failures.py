@@ -87,7 +87,7 @@ def explain(error: BaseException, me: RankNote, log: Path | None, hint: str) -> 
 
 def explain_loss(lost: list[RankNote], me: RankNote, error: BaseException, hint: str) -> Failure:
     """Returns what a surviving rank says of those that are gone without a word; `lost` is empty when none is missed."""
-    seen = f"{me.who} noticed in {me.doing}: {me.place}"
+    seen = f"{me.who} noticed in {me.doing}: {last_own_line(error)}"
     if not lost:
         text = f"the ranks lost each other ({first_line(error)}); {seen}. {hint}"
         return Failure("lost", "failed", EXIT_FAILED, text)
