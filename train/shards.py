@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
 from torch import Tensor
 
-Rectangle = tuple[tuple[int, ...], tuple[int, ...]]
+from configs.errors import CheckpointError
+from train.shard_plan import flat_rectangles
 
 
 @dataclass(slots=True)
@@ -52,6 +53,26 @@ class TensorReader(Protocol):
         ...
 
 
+def check_tensors(reader: TensorReader, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that `reader` has tensors of these names and shapes.
+
+    Raises:
+        CheckpointError: one is missing or has another shape: it is the checkpoint of another model or adapter.
+    """
+    names = reader.names()
+    for name, shape in expected.items():
+        if name not in names:
+            raise CheckpointError(
+                f"checkpoint has no tensor {name}, which this run trains (shape {shape}): it is that of another model "
+                "or adapter. Continue with the configuration that wrote it, or start a new run: --new"
+            )
+        if reader.shape(name) != shape:
+            raise CheckpointError(
+                f"checkpoint tensor {name} has shape {reader.shape(name)}, this run trains one of {shape}: it is that of "
+                "another model or adapter. Continue with the configuration that wrote it, or start a new run: --new"
+            )
+
+
 def flat_shards(tensor: Tensor, global_shape: tuple[int, ...], start: int) -> list[LocalShard]:
     """Returns a range of a tensor flattened row by row as rectangular blocks, in the range's order; views of `tensor`.
 
@@ -71,28 +92,3 @@ def flat_shards(tensor: Tensor, global_shape: tuple[int, ...], start: int) -> li
         shards.append(LocalShard(tensor[position:end].view(shape), global_shape, offsets))
         position = end
     return shards
-
-
-def flat_rectangles(shape: tuple[int, ...], start: int, stop: int) -> list[Rectangle]:
-    """Returns (offsets, shape) of the rectangles that elements `start` to `stop` of a flattened tensor consist of.
-
-    Along the first dimension a range is a piece of one row, whole rows, and a piece of one more row; the pieces are
-    ranges of a tensor with one dimension less.
-    """
-    if stop <= start:
-        return []
-    if not shape:
-        return [((), ())]
-    inner, row = shape[1:], prod(shape[1:])
-    first, last = -(-start // row), stop // row  # the whole rows between them
-    if first > last:  # within one row
-        return _pieces(inner, last, start - last * row, stop - last * row)
-    head = _pieces(inner, first - 1, row - (first * row - start), row)
-    whole: list[Rectangle] = []
-    if last > first:
-        whole.append(((first, *(0,) * len(inner)), (last - first, *inner)))
-    return head + whole + _pieces(inner, last, 0, stop - last * row)
-
-
-def _pieces(inner: tuple[int, ...], index: int, start: int, stop: int) -> list[Rectangle]:
-    return [((index, *offsets), (1, *shape)) for offsets, shape in flat_rectangles(inner, start, stop)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from train.distributed import Context, Dims
 from train.scores import Scores
-from train.shards import LocalShard
+from train.shards import LocalShard, TensorReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,15 @@ class Engine(Protocol):
         """Clears gradients without an update."""
         ...
 
-    def state(self) -> dict[str, LocalShard]:
-        """Returns this rank's part of weights (`model.NAME`) and optimizer state (`optimizer.NAME.KEY`)."""
+    def state(self) -> dict[str, list[LocalShard]]:
+        """Returns this rank's part of weights (`model.NAME`) and optimizer state (`optimizer.NAME.KEY`).
+
+        The same names, shapes and blocks at every call after the first update.
+        """
         ...
 
-    def load_state(self, names: Collection[str], read: Callable[[str], Tensor]) -> None:
-        """Overwrites weights and optimizer state; `read(name)` returns a whole tensor of the checkpoint."""
+    def load_state(self, reader: TensorReader) -> None:
+        """Overwrites weights and optimizer state with this rank's part of what `reader` has."""
         ...
 
 

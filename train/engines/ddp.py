@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from configs.errors import CheckpointError
 from train.distributed import Context, Dims
 from train.engines import StepResult
 from train.scores import Scores
-from train.shards import LocalShard
+from train.shards import LocalShard, TensorReader, check_tensors
 
 
 class DdpEngine:
@@ -82,38 +81,32 @@ class DdpEngine:
         """Clears gradients without an update."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, LocalShard]:
+    def state(self) -> dict[str, list[LocalShard]]:
         """Returns the trained weights and their optimizer state, whole: every rank holds the same."""
         tensors: dict[str, Tensor] = {f"model.{name}": parameter.detach() for name, parameter in self._named.items()}
         for name, parameter in self._named.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        return {name: LocalShard.whole(tensor) for name, tensor in tensors.items()}
+        return {name: [LocalShard.whole(tensor)] for name, tensor in tensors.items()}
 
-    def load_state(self, names: Collection[str], read: Callable[[str], Tensor]) -> None:
+    def load_state(self, reader: TensorReader) -> None:
         """Overwrites weights and optimizer state in place.
 
         Raises:
             CheckpointError: the checkpoint lacks a tensor that this run trains, or has one of another shape.
         """
         keys_by_parameter: dict[str, list[str]] = {}
-        for name in names:
+        for name in reader.names():
             if name.startswith("optimizer."):
                 parameter_name, key = name.removeprefix("optimizer.").rsplit(".", 1)
                 keys_by_parameter.setdefault(parameter_name, []).append(key)
+        check_tensors(reader, {f"model.{name}": tuple(parameter.shape) for name, parameter in self._named.items()})
         for name, parameter in self._named.items():
-            if f"model.{name}" not in names:
-                raise CheckpointError(f"checkpoint has no tensor model.{name}, which this run trains")
-            value = read(f"model.{name}")
-            if value.shape != parameter.shape:
-                raise CheckpointError(
-                    f"checkpoint tensor model.{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}"
-                )
             with torch.no_grad():
-                parameter.copy_(value)
+                parameter.copy_(reader.read(f"model.{name}"))
             self._optimizer.state[parameter] = {
                 # AdamW counts steps in a float32 scalar beside the weights' device or on the CPU: fused wants the former.
-                key: read(f"optimizer.{name}.{key}").to(parameter.device)
+                key: reader.read(f"optimizer.{name}.{key}").to(parameter.device)
                 for key in keys_by_parameter.get(name, [])
             }
 
