@@ -70,7 +70,7 @@ def settings(model: str, adapter: str, folder: Path, *, tiny: bool) -> list[str]
         f"data.sequence_length={512 if tiny else 4096}",
         f"training.global_batch_size={1 if tiny else 4}",
         f"training.micro_batch_size={1 if tiny else 4}",
-        f"training.gradient_checkpointing={str(not tiny and model.endswith('8b')).lower()}",
+        f"training.gradient_checkpointing={'full' if not tiny and model.endswith('8b') else 'none'}",
         "training.duration=100000 steps",
         "training.max_grad_norm=0",
         "optimizer.lr=1e-4",

@@ -85,7 +85,7 @@ SHARED = {
     "warmup_steps": Rule("lr_scheduler.warmup", lambda value: f"{int(value)} steps"),
     "warmup_ratio": Rule("lr_scheduler.warmup", lambda value: f"{100 * float(value):g}%"),
     "seed": Rule("training.seed", int),
-    "gradient_checkpointing": Rule("training.gradient_checkpointing", bool),
+    "gradient_checkpointing": Rule("training.gradient_checkpointing", lambda value: "full" if value else "none"),
     "save_steps": Rule("checkpoint.every", lambda value: f"{int(value)} steps"),
     "save_total_limit": Rule("checkpoint.keep", int),
     "eval_steps": Rule("evaluation.every", lambda value: f"{int(value)} steps"),

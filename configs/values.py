@@ -63,7 +63,7 @@ def coerce(value: Any, hint: Any, choices: tuple[str, ...] = ()) -> Any:
         if option is type(None):
             continue
         try:
-            return _coerce_one(value, option, choices, only_auto=len([o for o in options if o is not type(None)]) > 1)
+            return _coerce_one(value, option, choices, only_auto=int in options or float in options)
         except BadValue as error:
             last = error
     if len(options) > 1:
@@ -91,7 +91,7 @@ def _coerce_one(value: Any, hint: Any, choices: tuple[str, ...], *, only_auto: b
 
 def _text(value: Any, choices: tuple[str, ...], only_auto: bool) -> str:
     if isinstance(value, (dict, list, bool)):
-        raise BadValue("expected text")
+        raise BadValue(f"expected {describe(str, choices)}")
     text = str(value)
     if only_auto and text != "auto":
         raise BadValue("expected auto")

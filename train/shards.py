@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
 from torch import Tensor
 
-from configs.errors import CheckpointError
 from train.shard_plan import flat_rectangles
 
 
@@ -51,26 +50,6 @@ class TensorReader(Protocol):
     def read_flat(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements `start` to `stop` of the tensor flattened row by row, `[stop - start]`; reads no others."""
         ...
-
-
-def check_tensors(reader: TensorReader, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Checks that `reader` has tensors of these names and shapes.
-
-    Raises:
-        CheckpointError: one is missing or has another shape: it is the checkpoint of another model or adapter.
-    """
-    names = reader.names()
-    for name, shape in expected.items():
-        if name not in names:
-            raise CheckpointError(
-                f"checkpoint has no tensor {name}, which this run trains (shape {shape}): it is that of another model "
-                "or adapter. Continue with the configuration that wrote it, or start a new run: --new"
-            )
-        if reader.shape(name) != shape:
-            raise CheckpointError(
-                f"checkpoint tensor {name} has shape {reader.shape(name)}, this run trains one of {shape}: it is that of "
-                "another model or adapter. Continue with the configuration that wrote it, or start a new run: --new"
-            )
 
 
 def flat_shards(tensor: Tensor, global_shape: tuple[int, ...], start: int) -> list[LocalShard]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from configs.schema.fields import setting
 
@@ -10,13 +11,29 @@ from configs.schema.fields import setting
 @dataclass(kw_only=True, slots=True)
 class EngineSection:
     name: str = setting(
-        "auto", identity=False, choices=("auto", "ddp"), help="Who shards the model; auto: the cheapest that fits."
+        "auto",
+        identity=False,
+        choices=("auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"),
+        help="Who holds which part: ddp: every rank all; zero1 to zero3 (DeepSpeed) share optimizer, gradients, weights; "
+        "fsdp2 (torch) all of them. auto: the cheapest that fits.",
     )
     processes: int | str = setting(
         "auto", identity=False, help="Processes on this machine; auto: one per visible GPU, one on a CPU."
     )
     backend: str = setting(
         "auto", identity=False, choices=("auto", "gloo", "nccl"), help="Collectives; auto: nccl on GPUs, gloo on CPUs."
+    )
+    offload_optimizer: bool = setting(
+        False, identity=False, help="Keep optimizer state and update in host memory (zero1, zero2, zero3): slower, less GPU memory."
+    )
+    offload_parameters: bool = setting(
+        False, identity=False, help="Keep weights in host memory too (zero3), with fsdp2 weights, gradients and optimizer."
+    )
+    shard_size: int | None = setting(
+        None, identity=False, help="Ranks that share one copy of the model under fsdp2 (HSDP), e.g. those of a node; null: all."
+    )
+    deepspeed: dict[str, Any] | str | None = setting(
+        None, identity=False, help="Your own DeepSpeed settings, a JSON file or a mapping, merged last; null: none."
     )
 
 

@@ -26,14 +26,19 @@ class TrainingSection:
         "auto", identity=False, help="Rows a rank computes at once; auto: the largest that survives the rehearsal."
     )
     precision: str = setting(
-        "auto", identity=True, choices=("auto", "fp32", "bf16"), help="Arithmetic; auto: bf16 on a GPU, fp32 on a CPU."
+        "auto", identity=True, choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic; auto: bf16 on a GPU, fp32 on a CPU. fp16 scales the loss."
     )
     seed: int = setting(1, identity=True, help="Seeds data order, dropout and new parameters.")
     min_steps: int = setting(20, identity=False, help="Refuse a run of fewer optimizer steps than this; 0 allows any.")
     max_grad_norm: float = setting(1.0, identity=True, help="Clip the global gradient norm to this; 0: no clipping.")
-    gradient_checkpointing: bool = setting(
-        False, identity=False, help="Recompute activations in the backward pass: less memory, about a third more time."
+    gradient_checkpointing: str = setting(
+        "none",
+        identity=False,
+        choices=("none", "selective", "full"),
+        help="Recompute activations in the backward pass. full: whole layers, least memory, about a third more time; "
+        "selective: all but matrix products and attention.",
     )
+    tf32: bool = setting(False, identity=True, help="Let GPUs round fp32 matrix products to TF32 (10 bits of mantissa).")
 
     def problems(self) -> list[str]:
         """Returns what is wrong with these values, one sentence each."""

@@ -82,8 +82,9 @@ def test_eval_loss_is_that_of_the_exported_weights(place: Path, plain: RunFolder
     assert result["eval_loss"] < 0.8 * result["eval_loss_before"]
 
 
-def test_recomputing_activations_changes_no_number(place: Path, plain: RunFolder, tmp_path: Path) -> None:
-    code, run = train(place, tmp_path, "training.gradient_checkpointing=true")
+@pytest.mark.parametrize("what", ["selective", "full"])
+def test_recomputing_activations_changes_no_number(place: Path, plain: RunFolder, tmp_path: Path, what: str) -> None:
+    code, run = train(place, tmp_path, f"training.gradient_checkpointing={what}")
     assert code == 0
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6)
 

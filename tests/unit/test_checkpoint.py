@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from configs.errors import CheckpointError
 from configs.runfolder import RunFolder, Superseded, read_events
+from configs.schema import EngineSection, TrainingSection
 from tests.kills import saver
 from train.checkpoint import DTYPE_NAMES, CheckpointReader, from_array, load, start_attempt, to_array
 from train.checkpoint_files import Ranks
@@ -48,9 +49,19 @@ class Dropping(nn.Module):
 
 def built(optimizer: str = "adamw") -> tuple[DdpEngine, nn.Module]:
     module = Dropping()
+    engine = DdpEngine(EngineSection(), TrainingSection(), CONTEXT)
+    return engine, prepared(engine, module, optimizer)
+
+
+def prepared(engine: DdpEngine, module: nn.Module, optimizer: str = "adamw") -> nn.Module:
     kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-    engine = DdpEngine(CONTEXT, max_grad_norm=1.0)
-    return engine, engine.prepare(module, kinds[optimizer](module.parameters(), lr=0.1))  # type: ignore[arg-type]
+
+    def make(named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        trained = [parameter for _, parameter in named if parameter.requires_grad]
+        made: torch.optim.Optimizer = kinds[optimizer](trained, lr=0.1)
+        return made
+
+    return engine.prepare(module, make)  # type: ignore[arg-type]
 
 
 def steps(engine: DdpEngine, module: nn.Module, count: int) -> list[float]:
@@ -201,8 +212,8 @@ def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
     run, engine = saved_without(tmp_path)
     module = Dropping()
     module.model[2] = nn.Linear(8, 3)
-    engine.prepare(module, torch.optim.AdamW(module.parameters()))  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match=r"model.2.weight has shape \(1, 8\), this run trains one of \(3, 8\)"):
+    prepared(engine, module)
+    with pytest.raises(CheckpointError, match=r"model.2.weight has shape \(1, 8\), expected \(3, 8\)"):
         load(checkpoint_of(run, 1), engine, CONTEXT, seed=1)
 
 
@@ -210,7 +221,7 @@ def test_a_model_with_fewer_parameters_is_refused(tmp_path: Path) -> None:
     run, engine = saved_without(tmp_path)
     module = Dropping()
     module.model[2].requires_grad_(False)
-    engine.prepare(module, torch.optim.AdamW(module.parameters()))  # type: ignore[arg-type]
+    prepared(engine, module)
     with pytest.raises(CheckpointError, match="more tensors that this run does not have"):
         load(checkpoint_of(run, 1), engine, CONTEXT, seed=1)
 
