@@ -26,8 +26,9 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
 from train import checkpoint, distributed, header
-from train.checkpoint import Checkpointer, Start
+from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
+from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.finish import Finished, finish, weight_files
@@ -193,6 +194,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         progress.begin(state.tokens)
         ending = train(parts, state)
     finally:
+        parts.checkpointer.close()
         progress.end()
         parts.loader.close()
         parts.metrics.close()
@@ -211,8 +213,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
     best = state.best_step
     if best is not None and best != state.step:
         saved = checkpoint_of(session.request.run, best)
-        names = [name for name in saved.names() if name.startswith("model.")]
-        session.learner.engine.load_state(names, lambda name: checkpoint.read_tensor(saved, name))
+        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
