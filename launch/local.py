@@ -55,10 +55,8 @@ def spawn(arguments: Sequence[str], processes: int, folder: RunFolder) -> int:
     ending = read_json(attempts[-1].exit_path) if attempts else None
     if ending is None and not echo.has_reason and first is not None and codes[first] < 0:
         name = signal.Signals(-codes[first]).name
-        print(
-            f"failed: rank {first} (pid {workers[first].pid}) was killed by {name} before the run could say so",
-            file=sys.stderr,
-        )  # noqa: T201
+        said = f"failed: rank {first} (pid {workers[first].pid}) was killed by {name} before the run could say so"
+        sys.stderr.write(f"{said}\n")
     return _exit_code(codes, ending)
 
 

@@ -24,7 +24,7 @@ class Tracker(Protocol):
 
 
 class Metrics:
-    """Writes one line per `tracker.every` steps and per evaluation; only rank 0 has one that writes.
+    """Writes one line per `tracker.every` steps, per evaluation and per save; only rank 0 has one that writes.
 
     Args:
         path: metrics.jsonl of the attempt, or None on ranks that write nothing.
@@ -60,6 +60,11 @@ class Metrics:
         self._last_tokens = None
         if self._file is not None:
             self._file.keep_until(step)
+
+    def save(self, step: int, values: Mapping[str, Any]) -> None:
+        """Records the figures of one save."""
+        self._last_tokens = None
+        self._write(step, values)
 
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         if self._file is None:

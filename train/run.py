@@ -26,8 +26,9 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
 from train import activity, checkpoint, distributed, header
-from train.checkpoint import Checkpointer, Start
+from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
+from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.failures import continuing_hint
@@ -208,6 +209,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         progress.begin(state.tokens)
         ending = train(parts, state)
     finally:
+        parts.checkpointer.close()
         progress.end()
         parts.loader.close()
         parts.metrics.close()
@@ -227,8 +229,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
     best = state.best_step
     if best is not None and best != state.step:
         saved = checkpoint_of(session.request.run, best)
-        names = [name for name in saved.names() if name.startswith("model.")]
-        session.learner.engine.load_state(names, lambda name: checkpoint.read_tensor(saved, name))
+        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -272,6 +273,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
     dims, micro = learner.engine.dims, learner.rehearsal.micro_batch_size
     order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
     is_main, attempt = context.is_main, session.attempt
+    checkpointer = Checkpointer(attempt, session.request.run, context, keep=config.checkpoint.keep)
     return Parts(
         plan=inputs.plan,
         schedule=config.lr_scheduler,
@@ -296,7 +298,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         evaluator=Evaluator(held_out, dims, context.device, micro, inputs.pad_id) if held_out else None,
         before_evaluation=evaluation_marker(session),
         write_replies=replies_writer(session),
-        checkpointer=Checkpointer(attempt, session.request.run, context, keep=config.checkpoint.keep),
+        checkpointer=checkpointer,
         metrics=Metrics(
             attempt.metrics_path if is_main else None,
             config.tracker,
@@ -304,21 +306,26 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         ),
         progress=progress,
         stop_wanted=stop_poll(stop, attempt, is_main),
-        guards=build_guards(session, progress),
+        guards=build_guards(session, progress, checkpointer),
     )
 
 
-def build_guards(session: Session, progress: Progress) -> StepGuards:
+def build_guards(session: Session, progress: Progress, checkpointer: Checkpointer) -> StepGuards:
     """Wires what looks at every step."""
+
+    def go_back(state: RunState) -> bool:
+        checkpointer.wait()
+        return roll_back(session.request.run, engine, context, config.training.seed, state)
+
     config, context, watchdog = session.request.config, session.context, session.watchdog
-    guard, engine, run = config.guard, session.learner.engine, session.request.run
+    guard, engine = config.guard, session.learner.engine
     return StepGuards(
         pace=Pace(context.rank, context.world_size, ratio=guard.straggler_ratio, window=guard.straggler_window),
         spikes=SpikePolicy(guard.spike, guard.spike_sigma, guard.spike_window, guard.spike_limit, guard.spike_rewind),
         engine=engine,
         weights_check=guard.weights_check,
         rank_names=watchdog.rank_names,
-        roll_back=lambda state: roll_back(run, engine, context, config.training.seed, state),
+        roll_back=go_back,
         event=session.attempt.event if context.is_main else no_event,
         say=progress.say,
     )
@@ -335,26 +342,31 @@ def evaluation_marker(session: Session) -> Callable[[int], None]:
 
 
 def replies_writer(session: Session) -> Callable[[int], None]:
-    """Returns what answers the held-out prompts; on rank 0 only, as every rank holds the whole model."""
-    evaluation, inputs = session.request.config.evaluation, session.inputs
-    held_out = inputs.prepared.validation
-    if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
+    """Returns what answers the held-out prompts, into a file of rank 0.
+
+    Where no rank holds the whole model all take part; greedy answers are the same on all, so none waits for another.
+    """
+    evaluation, inputs, engine = session.request.config.evaluation, session.inputs, session.learner.engine
+    held_out, is_main = inputs.prepared.validation, session.context.is_main
+    if held_out is None or session.request.config.objective.name != "sft" or not (is_main or engine.is_sharded):
         return lambda step: None
     asked = prompts.held_out_prompts(held_out, evaluation.replies)
     if not asked:
         return lambda step: None
-    path = session.attempt.path / "replies.jsonl"
+    path = session.attempt.path / "replies.jsonl" if is_main else None
 
     def write(step: int) -> None:
-        write_replies(
-            path,
-            session.learner.model,
-            inputs.tokenizer,
-            asked,
-            step=step,
-            max_new_tokens=evaluation.max_new_tokens,
-            stop_ids=inputs.stop_ids,
-        )
+        with engine.direct_calls():
+            write_replies(
+                path,
+                session.learner.model,
+                inputs.tokenizer,
+                asked,
+                step=step,
+                device=session.context.device,
+                max_new_tokens=evaluation.max_new_tokens,
+                stop_ids=inputs.stop_ids,
+            )
 
     return write
 

@@ -33,6 +33,7 @@ class StepOutcome:
         stop: some rank asks to stop after this step.
         refused: the loss is finite, and `refuses` said no to it.
         own_times: each rank's own time of the step before, in seconds; empty in one process.
+        overflowed: not applied because the scale of an fp16 loss was too high; it is lower now.
         non_finite: parameters of this rank whose gradients are not finite, the first few.
     """
 
@@ -44,6 +45,7 @@ class StepOutcome:
     stop: bool
     refused: bool = False
     own_times: list[float] = field(default_factory=list)
+    overflowed: bool = False
     non_finite: tuple[str, ...] = ()
 
 
@@ -93,7 +95,15 @@ def train_step(
     enter("optimizer")
     result = engine.step()
     return StepOutcome(
-        loss, means, units, result.grad_norm, result.applied, stop, False, own_times, result.non_finite
+        loss,
+        means,
+        units,
+        result.grad_norm,
+        result.applied,
+        stop,
+        own_times=own_times,
+        overflowed=result.overflowed,
+        non_finite=result.non_finite,
     )
 
 

@@ -186,7 +186,8 @@ class Watchdog:
         with contextlib.suppress(Exception):
             self.before_leaving()
         if last_line:
-            print(last_line, file=sys.stderr, flush=True)  # noqa: T201
+            sys.stderr.write(f"{last_line}\n")
+            sys.stderr.flush()
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         self._leave(code)

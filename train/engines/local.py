@@ -16,7 +16,6 @@ from train.guards import non_finite_gradients
 from train.loss_scale import LossScale
 from train.shards import LocalShard, TensorReader, flat_shards
 
-
 _LONG = 2**16
 
 
