@@ -27,6 +27,8 @@ ROOT = str(Path(__file__).resolve().parents[1])
 # Frames in which a rank waits for others: torch's collectives, and the backward pass that ends with one.
 _WAITING_FOLDERS = ("/torch/distributed/", "/deepspeed/comm/", "/torch/cuda/")
 _WAITING_FUNCTIONS = ("_engine_run_backward",)
+# Files that only pass on what is done elsewhere.
+_RELAYS = ("/train/distributed.py", "/train/rank_notes.py")
 FAILURE = "failure.json"
 
 
@@ -124,7 +126,7 @@ def innermost_own_line(frame: FrameType | None) -> str:
 
 def own_line(file: str, line: int) -> str | None:
     """Returns `train/step.py:88`; None for a line that is not the project's."""
-    if not file.startswith(f"{ROOT}/") or "/site-packages/" in file or file.endswith("/train/distributed.py"):
+    if not file.startswith(f"{ROOT}/") or "/site-packages/" in file or file.endswith(_RELAYS):
         return None
     return f"{file[len(ROOT) + 1 :]}:{line}"
 

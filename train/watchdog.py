@@ -97,9 +97,10 @@ class Watchdog:
         while not self._stop.wait(self.interval_s):
             # A full disk or no memory for a note must not end the watch, nor the run.
             with contextlib.suppress(OSError, MemoryError):
-                self._tick(time.monotonic())
+                self.tick(time.monotonic())
 
-    def _tick(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
+        """One round: notes what this rank does, looks for what others have said, and around when nothing moves."""
         # A longer gap means that this process was suspended or starved: time that nobody could use does not count.
         passed_s = min(now_s - self._last_s, 2 * self.interval_s)
         self._last_s = now_s

@@ -160,7 +160,7 @@ def try_fault(lab: Lab, folder: Path, name: str, head: str) -> dict[str, Any]:
     assert end is not None, said
     detected_s = end["time"] - wall
     assert code != 0
-    assert (end["state"], end["kind"], end["code"]) == ("failed", fault.kind, fault.code), end
+    assert (end["state"], end["kind"], end["code"]) == ("failed", fault.kind, fault.code), (end, said[-2000:])
     assert f"rank {LOST} (host" in end["cause"] and "rank 0 (host" not in end["cause"].split(";")[0], end["cause"]
     assert all(words in end["cause"] for words in fault.words), end["cause"]
     assert detected_s <= fault.bound_s, (detected_s, end["cause"])
@@ -210,6 +210,7 @@ def scenario(names: list[str], folder: Path) -> dict[str, Any]:
     for name in names:
         place = folder / name
         place.mkdir()
+        print(name, flush=True)
         found[name] = try_early(lab, place, head) if name == "early" else try_fault(lab, place, name, head)
     return found
 
