@@ -44,8 +44,8 @@ class Pace:
     """
 
     def __init__(self, rank: int, world: int, *, ratio: float = 0.0, window: int = 50) -> None:
-        self.world = world
-        self._rank, self._ratio, self._window = rank, ratio, window
+        self.rank, self.world = rank, world
+        self._ratio, self._window = ratio, window
         self._own_s, self._since_s, self._previous_s = 0.0, 0.0, 0.0
         self._sums, self._steps = [0.0] * world, 0
         self._slow_windows = [0] * world
@@ -69,7 +69,7 @@ class Pace:
         if self.world == 1:
             return []
         values = [0.0] * self.world
-        values[self._rank] = self._previous_s
+        values[self.rank] = self._previous_s
         return values
 
     def figures(self, times: list[float]) -> dict[str, float | int]:

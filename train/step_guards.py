@@ -50,10 +50,12 @@ class StepGuards:
             RunFailed: replicas differ.
         """
         self.spikes.remember(state, outcome.loss)
-        for straggler in self.pace.take(outcome.own_times):
-            self._name_straggler(state.step, straggler)
         if self.weights_check and state.step % self.weights_check == 0:
             self.compare_weights(state.step)
+        if self.pace.rank != 0:  # only rank 0 writes and speaks
+            return {}
+        for straggler in self.pace.take(outcome.own_times):
+            self._name_straggler(state.step, straggler)
         return self.pace.figures(outcome.own_times)
 
     def compare_weights(self, step: int) -> None:
