@@ -143,7 +143,7 @@ def _optimizer(config: RunConfig, theirs: Theirs) -> Iterator[str]:
         )
         return
     params = block.get("params")
-    ours = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    ours: dict[str, Any] = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
     if optimizer.name == "adamw":
         ours |= {"eps": optimizer.eps, "betas": [optimizer.beta1, optimizer.beta2], "adam_w_mode": True, "torch_adam": True}
     for key, given in (params if isinstance(params, dict) else {}).items():
