@@ -16,7 +16,7 @@ from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
 from tests.small_store import small_store
 from train import attention
-from train.adapters import enable_gradient_checkpointing
+from train.adapters import recompute_activations
 from train.objectives.sft import Sft
 from train.router import AFFINITIES, Balanced, Router, affinities, balance_loss, moe_blocks, routers
 from train.scores import Scores
@@ -166,11 +166,12 @@ def test_packed_rows_empty_rows_and_rows_alone_are_the_same(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputation_changes_nothing(family: str, store: Store) -> None:
+@pytest.mark.parametrize("what", ["full", "selective"])
+def test_recomputation_changes_nothing(family: str, what: str, store: Store) -> None:
     batch = [collate(store, np.arange(store.num_rows), 0)]
     model = model_of(family)
     plain = balance_of(model, batch)
-    enable_gradient_checkpointing(model)
+    recompute_activations(model, what)
     again = balance_of(model, batch)
     assert again[0] == plain[0] and again[2] == plain[2]
     torch.testing.assert_close(again[1], plain[1], rtol=1e-5, atol=1e-8)
