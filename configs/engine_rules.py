@@ -51,6 +51,22 @@ def engine_unknowns(config: RunConfig, facts: Facts) -> list[str]:
     return [*found, *deepspeed_unknowns(config)]
 
 
+def capability_problems(config: RunConfig, capability: tuple[int, int]) -> list[str]:
+    """Returns what a GPU of this CUDA compute capability cannot do, of what is asked: checked at start.
+
+    Ampere (8.0) brought both bf16 and TF32; older GPUs would emulate the one and ignore the other.
+    """
+    if capability >= (8, 0):
+        return []
+    name = f"this GPU has compute capability {capability[0]}.{capability[1]}, and 8.0 is needed"
+    found = []
+    if config.training.precision == "bf16":
+        found.append(f"training.precision=bf16: {name} for bf16 arithmetic; expected fp16 or fp32")
+    if config.training.tf32:
+        found.append(f"training.tf32=true: {name} for TF32; expected false")
+    return found
+
+
 def _processes(config: RunConfig, facts: Facts) -> Iterator[str]:
     processes = config.engine.processes
     if isinstance(processes, int) and processes < 1:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from configs.engine_rules import capability_problems
+from configs.errors import ConfigError
 from configs.schema import RunConfig
 from data_pipelines.collate import collate
 from data_pipelines.order import Order
@@ -44,6 +46,10 @@ class Learner:
 def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learner:
     """Builds model, adapter, optimizer and engine; finds the micro-batch; rehearses; compares with the plain model."""
     torch.manual_seed(config.training.seed * 1_000_003 + context.rank)
+    if context.device.type == "cuda" and (
+        problems := capability_problems(config, torch.cuda.get_device_capability(context.device))
+    ):
+        raise ConfigError(problems)
     torch.backends.cuda.matmul.allow_tf32 = config.training.tf32
     engine = build_engine(config.engine, config.training, context)
     model, reason = build_model(config, context, inputs, engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs import compose
-from configs.engine_rules import engine_problems, engine_unknowns
+from configs.engine_rules import capability_problems, engine_problems, engine_unknowns
 from configs.facts import Facts
 from configs.schema import RunConfig
 
@@ -107,3 +107,13 @@ def test_ranks_that_no_machine_has_said_are_left_to_the_start() -> None:
     config = compose.load(["engine=fsdp2", "engine.shard_size=3"]).config
     assert engine_problems(config, facts) == []
     assert engine_unknowns(config, facts) == ["engine.shard_size: that it divides the number of ranks is checked at start"]
+
+
+def test_what_an_older_gpu_cannot_do() -> None:
+    config = config_of("training.precision=bf16 training.tf32=true", Facts(num_gpus=1))
+    assert capability_problems(config, (8, 0)) == []
+    assert capability_problems(config, (7, 0)) == [
+        "training.precision=bf16: this GPU has compute capability 7.0, and 8.0 is needed for bf16 arithmetic; expected "
+        "fp16 or fp32",
+        "training.tf32=true: this GPU has compute capability 7.0, and 8.0 is needed for TF32; expected false",
+    ]
