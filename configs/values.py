@@ -7,7 +7,6 @@ import difflib
 import json
 import types
 import typing
-from functools import cache
 from typing import Any, Union
 
 _LONGEST_SHOWN = 80
@@ -18,7 +17,6 @@ class BadValue(ValueError):
     """The value does not fit; the message continues `path=value: `."""
 
 
-@cache
 def hints_of(schema: type) -> dict[str, Any]:
     """Returns the resolved type of each field of a dataclass."""
     return typing.get_type_hints(schema)
@@ -29,7 +27,6 @@ def mapping_of(hint: Any) -> Any:
     return next((o for o in (hint, *typing.get_args(hint)) if typing.get_origin(o) is dict), None)
 
 
-@cache
 def fields_of(schema: type) -> dict[str, dataclasses.Field[Any]]:
     """Returns the fields of a dataclass by name, in order."""
     return {field.name: field for field in dataclasses.fields(schema)}
