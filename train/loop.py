@@ -25,6 +25,7 @@ from train.metrics import Metrics
 from train.objectives import Objective
 from train.optimizer import set_lr
 from train.progress import Progress
+from train.router import Router
 from train.schedule import learning_rate
 from train.state import Plan, RunState
 from train.step import StepOutcome, train_step
@@ -48,6 +49,7 @@ class Parts:
     engine: Engine
     module: nn.Module
     objective: Objective
+    router: Router | None
     optimizer: torch.optim.Optimizer
     store: Store
     order: Order
@@ -69,6 +71,8 @@ def train(parts: Parts, state: RunState) -> Ending:
     plan = parts.plan
     activity.begin_at(state.step)
     saved_step = state.step
+    if parts.router:
+        parts.router.clear()
     stopping = False
     while True:
         is_best = False
@@ -114,7 +118,7 @@ def step(parts: Parts, state: RunState) -> bool:
     state.step += 1
     state.position = position + 1
     state.tokens += int(parts.store.row_tokens[row_ids].sum())
-    state.supervised += sum(outcome.units.values())
+    state.supervised += outcome.units["tokens"]
     if parts.ledger_file is not None:
         parts.ledger_file.append({"step": state.step, "position": position, "head": state.ledger})
     report_step(parts, state, outcome, lr, parts.guards.after_update(state, outcome))
@@ -143,6 +147,7 @@ def report_step(
     parts: Parts, state: RunState, outcome: StepOutcome, lr: float, figures: dict[str, float | int]
 ) -> None:
     """Hands the step's figures to metrics and progress."""
+    load = parts.router.figures() if parts.router and parts.metrics.is_due(state.step) else {}
     parts.metrics.step(
         state.step,
         {
@@ -154,6 +159,7 @@ def report_step(
             "tokens": state.tokens,
             "supervised": state.supervised,
             **figures,
+            **load,
         },
     )
     if parts.checkpointer.published is not None:
