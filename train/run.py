@@ -31,6 +31,7 @@ from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
+from train.export import export_kind
 from train.finish import Finished, finish, weight_files
 from train.inputs import Inputs, read_inputs
 from train.learner import Learner, build_learner
@@ -209,11 +210,11 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
 
 
 def finish_run(session: Session, state: RunState) -> Finished | None:
-    """Puts the best weights in place and exports them; rank 0 writes, the others wait for it."""
-    best = state.best_step
-    if best is not None and best != state.step:
-        saved = checkpoint_of(session.request.run, best)
-        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
+    """Exports the best weights straight from their checkpoint; rank 0 writes, the others wait for it."""
+    best = state.best_step or state.step
+    merges = export_kind(session.learner.model, session.request.config.export.merge) == "merged"
+    if merges and best != state.step:
+        session.learner.engine.load_state(CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -223,6 +224,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
             session.inputs.prepared,
             session.learner.model,
             session.inputs.tokenizer,
+            CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)),
             state,
             session.facts,
         )
