@@ -65,7 +65,7 @@ def start(backend: str, device_kind: str, *, needs_group: bool = False) -> Conte
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1 or needs_group:
-        store = dist.HashStore() if world_size == 1 else None
+        store = torch._C._distributed_c10d.HashStore() if world_size == 1 else None
         dist.init_process_group(
             backend,
             init_method=None if store else "env://",

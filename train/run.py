@@ -305,26 +305,31 @@ def evaluation_marker(session: Session) -> Callable[[int], None]:
 
 
 def replies_writer(session: Session) -> Callable[[int], None]:
-    """Returns what answers the held-out prompts; on rank 0 only, as every rank holds the whole model."""
-    evaluation, inputs = session.request.config.evaluation, session.inputs
-    held_out = inputs.prepared.validation
-    if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
+    """Returns what answers the held-out prompts, into a file of rank 0.
+
+    Where no rank holds the whole model all take part; greedy answers are the same on all, so none waits for another.
+    """
+    evaluation, inputs, engine = session.request.config.evaluation, session.inputs, session.learner.engine
+    held_out, is_main = inputs.prepared.validation, session.context.is_main
+    if held_out is None or session.request.config.objective.name != "sft" or not (is_main or engine.is_sharded):
         return lambda step: None
     asked = prompts.held_out_prompts(held_out, evaluation.replies)
     if not asked:
         return lambda step: None
-    path = session.attempt.path / "replies.jsonl"
+    path = session.attempt.path / "replies.jsonl" if is_main else None
 
     def write(step: int) -> None:
-        write_replies(
-            path,
-            session.learner.model,
-            inputs.tokenizer,
-            asked,
-            step=step,
-            max_new_tokens=evaluation.max_new_tokens,
-            stop_ids=inputs.stop_ids,
-        )
+        with engine.direct_calls():
+            write_replies(
+                path,
+                session.learner.model,
+                inputs.tokenizer,
+                asked,
+                step=step,
+                device=session.context.device,
+                max_new_tokens=evaluation.max_new_tokens,
+                stop_ids=inputs.stop_ids,
+            )
 
     return write
 
