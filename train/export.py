@@ -173,7 +173,7 @@ def relative_difference(before: Tensor, after: Tensor) -> float:
     return float((before - after).abs().max() / before.abs().max())
 
 
-def original_dtype(model_path: str | None, fallback: torch.dtype) -> torch.dtype:
+def original_dtype(model_path: str | None, fallback: torch.dtype = torch.float32) -> torch.dtype:
     """Returns the type that the checkpoint at `model_path` says it has; `fallback` when it does not say."""
     if not model_path:
         return fallback

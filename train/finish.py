@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from configs import atomic
@@ -66,7 +65,7 @@ def finish(
     attempt.event("exporting")
     result = make_result(folder, config, state)
     manifest = make_manifest(folder, config, prepared, facts, result)
-    dtype = original_dtype(config.model.path, torch.float32)
+    dtype = original_dtype(config.model.path)
     exported = export_model(
         folder.path / "model",
         model,
