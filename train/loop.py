@@ -24,6 +24,7 @@ from train.metrics import Metrics
 from train.objectives import Objective
 from train.optimizer import set_lr
 from train.progress import Progress
+from train.router import Router
 from train.schedule import learning_rate
 from train.state import Plan, RunState
 from train.step import StepOutcome, train_step
@@ -46,6 +47,7 @@ class Parts:
     engine: Engine
     module: nn.Module
     objective: Objective
+    router: Router | None
     optimizer: torch.optim.Optimizer
     store: Store
     order: Order
@@ -65,6 +67,8 @@ def train(parts: Parts, state: RunState) -> Ending:
     """Runs until the plan is over or a stop is asked for; `state` is advanced in place and saved on the way."""
     plan = parts.plan
     saved_step = state.step
+    if parts.router:
+        parts.router.clear()
     stopping = False
     while True:
         is_best = False
@@ -99,7 +103,7 @@ def step(parts: Parts, state: RunState) -> bool:
     state.step += 1
     state.position = position + 1
     state.tokens += int(parts.store.row_tokens[row_ids].sum())
-    state.supervised += sum(outcome.units.values())
+    state.supervised += outcome.units["tokens"]
     if parts.ledger_file is not None:
         parts.ledger_file.append({"step": state.step, "position": position, "head": state.ledger})
     report_step(parts, state, outcome, lr)
@@ -108,6 +112,7 @@ def step(parts: Parts, state: RunState) -> bool:
 
 def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) -> None:
     """Hands the step's figures to metrics and progress."""
+    load = parts.router.figures() if parts.router and parts.metrics.is_due(state.step) else {}
     parts.metrics.step(
         state.step,
         {
@@ -118,6 +123,7 @@ def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) 
             "lr": lr,
             "tokens": state.tokens,
             "supervised": state.supervised,
+            **load,
         },
     )
     if parts.checkpointer.published is not None:

@@ -298,6 +298,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         engine=learner.engine,
         module=learner.module,
         objective=learner.objective,
+        router=learner.router,
         optimizer=learner.engine.optimizer,
         store=store,
         order=order,
