@@ -84,11 +84,13 @@ def choose_engine(
         allowed: what the rest of the configuration leaves.
     """
     allowed = candidates(setup.ranks) if allowed is None else allowed
+    if not allowed:
+        return Choice(DDP, "no engine does what the other keys ask")  # which rules say in full
     first = allowed[0]
-    if machine.accelerator is None:
-        return Choice(first, f"{_cheapest(first)}; memory unknown, checked at start")
-    if model is None:
-        return Choice(first, f"{_cheapest(first)}; sizes of this model family unknown, checked at start")
+    if machine.accelerator is None or model is None:
+        what = "the cheapest" if first == DDP else "the cheapest that these keys leave"
+        unknown = "memory" if machine.accelerator is None else "this model family's size"
+        return Choice(first, f"{what}; {unknown} is not known, so the rehearsal tells whether it fits")
     room = Bytes(int(machine.accelerator * (1 - HEADROOM)), int((machine.host or 0) * (1 - HOST_HEADROOM)))
     tried = [(candidate, estimate(model, _with(setup, candidate))) for candidate in allowed]
     for candidate, memory in tried:
@@ -112,16 +114,13 @@ def _fits(memory: Memory, room: Bytes, machine: Machine) -> bool:
     return memory.total.accelerator <= room.accelerator and host_ok
 
 
-def _cheapest(candidate: Candidate) -> str:
-    return "every rank holds the whole model" if candidate == DDP else "the cheapest allowed"
-
-
 def _reason(tried: list[tuple[Candidate, Memory]], chosen: Candidate, memory: Memory, room: Bytes) -> str:
     needs = f"{_gib(memory.total.accelerator)} of {_gib(room.accelerator)} GiB"
-    before = next((pair for pair in reversed(tried[: [c for c, _ in tried].index(chosen)])), None)
-    if before is None:
+    place = [candidate for candidate, _ in tried].index(chosen)
+    if place == 0:
         return f"the cheapest, and it fits: {needs}"
-    return f"the cheapest that fits: {needs}; {before[0].title} needs {_gib(before[1].total.accelerator)}"
+    before, its = tried[place - 1]
+    return f"the cheapest that fits: {needs}; {before.title} needs {_gib(its.total.accelerator)}"
 
 
 def _nothing_fits(smallest: Candidate, memory: Memory, room: Bytes, setup: Setup, machine: Machine) -> str:
@@ -130,7 +129,8 @@ def _nothing_fits(smallest: Candidate, memory: Memory, room: Bytes, setup: Setup
     if total.accelerator <= room.accelerator:
         return (
             f"engine.name=auto: {smallest.title} needs {_gib(total.host * machine.ranks)} GiB of host memory for "
-            f"{machine.ranks} ranks, this machine has {_gib(room.host)} to give; use more machines or adapter=lora"
+            f"{machine.ranks} {'rank' if machine.ranks == 1 else 'ranks'}, this machine has {_gib(room.host)} to give; "
+            "use more machines or adapter=lora"
         )
     helps = []
     if memory.activations.accelerator > 0.2 * total.accelerator and setup.recompute != "full":
@@ -142,7 +142,8 @@ def _nothing_fits(smallest: Candidate, memory: Memory, room: Bytes, setup: Setup
     helps.append("more GPUs")
     return (
         f"engine.name=auto: nothing fits; the smallest, {smallest.title}, needs {_gib(total.accelerator)} GiB on each of "
-        f"{setup.ranks} {'GPU' if setup.ranks == 1 else 'GPUs'}, which has {_gib(room.accelerator)}; try {', '.join(helps)}"
+        f"{setup.ranks} {'GPU' if setup.ranks == 1 else 'GPUs'}, which has {_gib(room.accelerator)}; try {', '.join(helps)}, "
+        "or engine=NAME to try one all the same"
     )
 
 

@@ -88,7 +88,7 @@ def parameters_of(values: Values) -> list[Parameter] | None:
 
 
 def complete_values(values: Values) -> dict[str, Any] | None:
-    """Returns `values` with what transformers fills in; None when the family is not known or the weights are quantised."""
+    """Returns `values` with what transformers fills in; None: family unknown, weights quantised, or a size is no number."""
     family = values.get("model_type")
     if family not in _DEFAULTS or values.get("quantization_config"):
         return None
@@ -96,8 +96,18 @@ def complete_values(values: Values) -> dict[str, Any] | None:
     complete = {**_COMMON, **_DEFAULTS[family], **given}
     complete.setdefault("num_key_value_heads", complete["num_attention_heads"])
     if family != "deepseek_v3":
-        complete.setdefault("head_dim", complete["hidden_size"] // complete["num_attention_heads"])
-    return complete
+        hidden, heads = complete["hidden_size"], complete["num_attention_heads"]
+        complete.setdefault("head_dim", hidden // heads if _is_size(hidden) and _is_size(heads) else 0)
+    sizes = [complete[key] for key in (*_DEFAULTS[family], "num_key_value_heads") if key not in _MAY_BE_ZERO]
+    return complete if all(_is_size(size) for size in (*sizes, complete.get("head_dim", 1))) else None
+
+
+# Null: no low rank for queries; 0: experts in every layer.
+_MAY_BE_ZERO = ("q_lora_rank", "first_k_dense_replace")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def numel(parameters: Sequence[Parameter], *, trained: bool | None = None) -> int:

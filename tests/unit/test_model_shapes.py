@@ -115,3 +115,5 @@ def test_an_unknown_family_has_no_shapes() -> None:
     assert parameters_of({"model_type": "mamba", **SMALL}) is None
     assert parameters_of({}) is None
     assert parameters_of({"model_type": "llama", **SMALL, "quantization_config": {"bits": 4}}) is None
+    assert parameters_of({"model_type": "llama", **SMALL, "hidden_size": "16"}) is None
+    assert parameters_of({"model_type": "llama", **SMALL, "num_attention_heads": 0}) is None
