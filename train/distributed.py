@@ -52,20 +52,27 @@ def rank_from_environment() -> tuple[int, int, int]:
     return rank, local_rank, world_size
 
 
-def start(backend: str, device_kind: str) -> Context:
-    """Joins the process group that the environment describes; one process alone needs none.
+def start(backend: str, device_kind: str, *, needs_group: bool = False) -> Context:
+    """Joins the process group that the environment describes; one process alone needs none, unless its engine does.
 
     Args:
         backend: `gloo` or `nccl`.
         device_kind: `cpu` or `cuda`.
+        needs_group: make a group of one, too: DeepSpeed and device meshes want one.
     """
     rank, local_rank, world_size = rank_from_environment()
     device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size > 1:
+    if world_size > 1 or needs_group:
+        store = dist.HashStore() if world_size == 1 else None
         dist.init_process_group(
-            backend, init_method="env://", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+            backend,
+            init_method=None if store else "env://",
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=COLLECTIVE_TIMEOUT,
         )
         if dist.get_world_size() != world_size:
             raise RuntimeError(f"process group has {dist.get_world_size()} ranks, expected {world_size}")

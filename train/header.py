@@ -14,7 +14,7 @@ from train.schedule import share_steps
 from train.state import Plan
 
 if TYPE_CHECKING:
-    from train.run import Learner
+    from train.learner import Learner
 
 GIB = 2**30
 
