@@ -85,7 +85,7 @@ def test_recomputing_layers_keeps_their_inputs() -> None:
     model = build(GROUPED, torch.float32)
     values = complete_values(GROUPED)
     assert values is not None
-    adapters.enable_gradient_checkpointing(model)
+    adapters.recompute_activations(model, "full")
     one_layer = saved_per_token({**values, "num_hidden_layers": 1}, Arithmetic(4, 4), "none")
     last_norm = 2 * 4 * values["hidden_size"]
     # One layer lives while it is computed again, which is after the forward pass.

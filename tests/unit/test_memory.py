@@ -59,7 +59,7 @@ def test_ddp_holds_all() -> None:
 
 def test_zero1_and_2_pad_each_group_to_twice_the_ranks() -> None:
     matrices, vectors = 280, 24
-    assert (MATRICES + 4, VECTORS + 6) == (matrices, vectors)
+    assert (matrices, vectors) == (MATRICES + 4, VECTORS + 6)
     partition = (matrices + vectors) // 4
     for engine in ("zero1", "zero2"):
         assert states(held(engine))[0] == Bytes(4 * (matrices + vectors))
