@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
+from math import prod
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from configs.errors import ConfigError
 from configs.schema import AdapterSection
+from train.optimizer import whole_shape
 
 
 def attach(model: nn.Module, adapter: AdapterSection, seed: int) -> nn.Module:
@@ -111,5 +113,5 @@ def _keep_costly(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Chec
 
 def trained_parameters(model: nn.Module) -> tuple[int, int]:
     """Returns (trained, all) numbers of parameters."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trained, sum(p.numel() for p in model.parameters())
+    sizes = [(prod(whole_shape(parameter)), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)

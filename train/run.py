@@ -26,8 +26,9 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
 from train import checkpoint, distributed, header
-from train.checkpoint import Checkpointer, Start
+from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
+from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.finish import Finished, finish, weight_files
@@ -193,6 +194,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         progress.begin(state.tokens)
         ending = train(parts, state)
     finally:
+        parts.checkpointer.close()
         progress.end()
         parts.loader.close()
         parts.metrics.close()
@@ -211,8 +213,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
     best = state.best_step
     if best is not None and best != state.step:
         saved = checkpoint_of(session.request.run, best)
-        names = [name for name in saved.names() if name.startswith("model.")]
-        session.learner.engine.load_state(names, lambda name: checkpoint.read_tensor(saved, name))
+        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -302,26 +303,31 @@ def evaluation_marker(session: Session) -> Callable[[int], None]:
 
 
 def replies_writer(session: Session) -> Callable[[int], None]:
-    """Returns what answers the held-out prompts; on rank 0 only, as every rank holds the whole model."""
-    evaluation, inputs = session.request.config.evaluation, session.inputs
-    held_out = inputs.prepared.validation
-    if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
+    """Returns what answers the held-out prompts, into a file of rank 0.
+
+    Where no rank holds the whole model all take part; greedy answers are the same on all, so none waits for another.
+    """
+    evaluation, inputs, engine = session.request.config.evaluation, session.inputs, session.learner.engine
+    held_out, is_main = inputs.prepared.validation, session.context.is_main
+    if held_out is None or session.request.config.objective.name != "sft" or not (is_main or engine.is_sharded):
         return lambda step: None
     asked = prompts.held_out_prompts(held_out, evaluation.replies)
     if not asked:
         return lambda step: None
-    path = session.attempt.path / "replies.jsonl"
+    path = session.attempt.path / "replies.jsonl" if is_main else None
 
     def write(step: int) -> None:
-        write_replies(
-            path,
-            session.learner.model,
-            inputs.tokenizer,
-            asked,
-            step=step,
-            max_new_tokens=evaluation.max_new_tokens,
-            stop_ids=inputs.stop_ids,
-        )
+        with engine.direct_calls():
+            write_replies(
+                path,
+                session.learner.model,
+                inputs.tokenizer,
+                asked,
+                step=step,
+                device=session.context.device,
+                max_new_tokens=evaluation.max_new_tokens,
+                stop_ids=inputs.stop_ids,
+            )
 
     return write
 

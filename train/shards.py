@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-Rectangle = tuple[tuple[int, ...], tuple[int, ...]]
+from train.shard_plan import flat_rectangles
 
 
 @dataclass(slots=True)
@@ -71,28 +71,3 @@ def flat_shards(tensor: Tensor, global_shape: tuple[int, ...], start: int) -> li
         shards.append(LocalShard(tensor[position:end].view(shape), global_shape, offsets))
         position = end
     return shards
-
-
-def flat_rectangles(shape: tuple[int, ...], start: int, stop: int) -> list[Rectangle]:
-    """Returns (offsets, shape) of the rectangles that elements `start` to `stop` of a flattened tensor consist of.
-
-    Along the first dimension a range is a piece of one row, whole rows, and a piece of one more row; the pieces are
-    ranges of a tensor with one dimension less.
-    """
-    if stop <= start:
-        return []
-    if not shape:
-        return [((), ())]
-    inner, row = shape[1:], prod(shape[1:])
-    first, last = -(-start // row), stop // row  # the whole rows between them
-    if first > last:  # within one row
-        return _pieces(inner, last, start - last * row, stop - last * row)
-    head = _pieces(inner, first - 1, row - (first * row - start), row)
-    whole: list[Rectangle] = []
-    if last > first:
-        whole.append(((first, *(0,) * len(inner)), (last - first, *inner)))
-    return head + whole + _pieces(inner, last, 0, stop - last * row)
-
-
-def _pieces(inner: tuple[int, ...], index: int, start: int, stop: int) -> list[Rectangle]:
-    return [((index, *offsets), (1, *shape)) for offsets, shape in flat_rectangles(inner, start, stop)]

@@ -48,14 +48,14 @@ class ModelFolder:
 
         folder = Path(path).expanduser()
         handles = [safe_open(file, framework="pt") for file in check_weights(folder)]
-        files = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118  (no mapping)
-        transforms = get_model_conversion_mapping(model)  # type: ignore[arg-type]
+        files = {key: handle for handle in handles for key in list(handle.keys())}  # type: ignore[no-untyped-call]
+        transforms = get_model_conversion_mapping(model)
         renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
         converters = [t for t in transforms if isinstance(t, WeightConverter)]
         known: dict[str, Any] = dict.fromkeys(_names(model), True)
         sources: dict[str, list[tuple[str | None, str]]] = {}
         for key in sorted(files, key=dot_natural_key):
-            name, pattern = rename_source_key(key, renamings, converters, model.base_model_prefix, known)  # type: ignore[arg-type]
+            name, pattern = rename_source_key(key, renamings, converters, model.base_model_prefix, known)
             if name in known:
                 sources.setdefault(name, []).append((pattern, key))
         patterns = {pattern: converter for converter in converters for pattern in converter.source_patterns}

@@ -96,7 +96,7 @@ class Fsdp2Engine:
     def discard(self) -> None:
         """Clears gradients without an update, and frees what the forward pass had gathered."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._scores.reshard()  # type: ignore[attr-defined]
+        self._scores.reshard()  # type: ignore[operator]
 
     def warm_up(self) -> None:
         """Makes one update that changes nothing."""
@@ -141,7 +141,9 @@ def _mixed_precision(precision: str) -> MixedPrecisionPolicy:
 
 def _allocate(module: nn.Module, parameters_on: torch.device, buffers_on: torch.device) -> None:
     """Gives parameters that were built empty their memory, and moves buffers to where they are used."""
-    module._apply(lambda t: torch.empty_like(t, device=parameters_on) if t.is_meta else t, recurse=True)
+    module._apply(  # type: ignore[no-untyped-call]
+        lambda t: torch.empty_like(t, device=parameters_on) if t.is_meta else t
+    )
     for inner in module.modules():
         for name, buffer in inner._buffers.items():
             if buffer is not None:

@@ -15,7 +15,6 @@ from train.engines import StepResult
 from train.loss_scale import LossScale
 from train.shards import LocalShard, TensorReader, flat_shards
 
-
 _LONG = 2**16
 
 

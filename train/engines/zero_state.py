@@ -87,7 +87,7 @@ class ZeroState:
             counter.fill_(value)
 
     def _moments(self) -> list[str]:
-        state = next(iter(self.zero.optimizer.state.values()), {})
+        state: dict[str, Any] = next(iter(self.zero.optimizer.state.values()), {})
         return [key for key, value in state.items() if torch.is_tensor(value) and value.dim()]
 
     def _write(self, parameter: nn.Parameter, key: str | None, reader: TensorReader, name: str | None) -> None:
