@@ -17,6 +17,7 @@ from rich.console import Console
 
 from configs import atomic, compose
 from configs.durations import parse_seconds
+from configs.errors import ConfigError
 from configs.jsonlines import LineFile
 from configs.runfolder import Attempt, RunFolder
 from configs.schema import RunConfig
@@ -26,11 +27,13 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
 from train import activity, checkpoint, distributed, header
+from train.adapters import trained_parameters
 from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
+from train.export import check_export, export_kind, original_dtype
 from train.failures import continuing_hint
 from train.finish import Finished, finish, weight_files
 from train.inputs import Inputs, read_inputs
@@ -45,6 +48,7 @@ from train.replies import write_replies
 from train.report import write_report
 from train.rollback import roll_back
 from train.signals import StopRequest
+from train.space import check_room, needs_of
 from train.spikes import SpikePolicy
 from train.state import RunState
 from train.step_guards import StepGuards, no_event
@@ -115,10 +119,40 @@ def run_rank(request: Request, console: Console | None, words: LastWords) -> tup
     facts = start_facts(config, inputs, hashing.result())
     # With --new each rank looked for a free name by itself: rank 0's counts.
     request = dataclasses.replace(request, run=RunFolder(Path(distributed.broadcast_json(str(request.run.path)))))
+    check_outputs(request, inputs, learner, context)
     start = checkpoint.start_attempt(request.run, facts, context)
     watchdog = Watchdog(start.attempt, context.rank, context.world_size, hang_timeout_s, hint=continuing_hint).start()
     words.take(start.attempt, watchdog)
     return run_attempt(Session(request, inputs, learner, context, start, facts, screen, watchdog), words, lines)
+
+
+def check_outputs(request: Request, inputs: Inputs, learner: Learner, context: Context) -> None:
+    """Checks before the first step that the disk has room for what will be written, and that the export will work.
+
+    Raises:
+        ConfigError: on every rank, what rank 0 found.
+    """
+    config, problem = request.config, ""
+    if context.is_main:
+        try:
+            dtype = original_dtype(config.model.path)
+            export_bytes = check_export(
+                learner.model, merge=config.export.merge, is_sharded=learner.engine.is_sharded, dtype=dtype
+            )
+            needs = needs_of(
+                inputs.plan,
+                trained=trained_parameters(learner.model)[0],
+                optimizer=config.optimizer.name,
+                keep=config.checkpoint.keep,
+                evaluates=inputs.prepared.validation is not None,
+                export_bytes=export_bytes,
+            )
+            check_room(request.run, needs)
+        except ConfigError as error:
+            problem = str(error)
+    problem = distributed.broadcast_json(problem)
+    if problem:
+        raise ConfigError(problem)
 
 
 def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> dict[str, Any]:
@@ -230,6 +264,11 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
     if best is not None and best != state.step:
         saved = checkpoint_of(session.request.run, best)
         session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
+    """Exports the best weights straight from their checkpoint; rank 0 writes, the others wait for it."""
+    best = state.best_step or state.step
+    merges = export_kind(session.learner.model, session.request.config.export.merge) == "merged"
+    if merges and best != state.step:
+        session.learner.engine.load_state(CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -239,6 +278,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
             session.inputs.prepared,
             session.learner.model,
             session.inputs.tokenizer,
+            CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)),
             state,
             session.facts,
         )
