@@ -1,26 +1,28 @@
 """Checkpoints of a training run: tensors and random state in, tensors and random state out. The torch part.
 
-The protocol on disk is train/checkpoint_files.py (writing) and train/checkpoint_reading.py (finding, verifying).
+Saving is train/checkpointer.py; the protocol on disk is train/checkpoint_files.py (writing) and
+train/checkpoint_reading.py (finding, verifying).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from configs.errors import CheckpointError
 from configs.runfolder import Attempt, RunFolder
-from train.checkpoint_files import Ranks, Saved, save_checkpoint
-from train.checkpoint_reading import Checkpoint, begin_attempt, open_checkpoint, retire
+from train.checkpoint_reading import Checkpoint, begin_attempt, open_checkpoint
 from train.distributed import Context, gather_json
-from train.shard_files import NUMPY_DTYPES, Block
-from train.shards import LocalShard
+from train.shard_files import NUMPY_DTYPES
+from train.shards import TensorReader
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -34,15 +36,44 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 class LoadsState(Protocol):
     """The part of an engine that reads a checkpoint."""
 
-    def load_state(self, names: Collection[str], read: Any) -> None:
-        """Overwrites weights and optimizer state; `read(name)` returns a whole tensor."""
+    def load_state(self, reader: TensorReader) -> None:
+        """Overwrites weights and optimizer state with what `reader` has."""
         ...
+
+
+class CheckpointReader:
+    """The weights and optimizer state of a checkpoint as tensors; implements TensorReader.
+
+    Args:
+        checkpoint: verified and open.
+        prefixes: of the names it has; `("model.",)` leaves out optimizer state.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, prefixes: tuple[str, ...] = ("model.", "optimizer.")) -> None:
+        self._checkpoint = checkpoint
+        self._names = dict.fromkeys(name for name in checkpoint.names() if name.startswith(prefixes))
+
+    def names(self) -> Collection[str]:
+        """Returns the names, `model.NAME` and `optimizer.NAME.KEY`."""
+        return self._names.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of the whole tensor."""
+        return self._checkpoint.shape(name)
+
+    def read(self, name: str) -> Tensor:
+        """Returns the whole tensor, in memory of its own on the CPU."""
+        return from_array(self._checkpoint.read(name), self._checkpoint.dtype(name))
+
+    def read_flat(self, name: str, start: int, stop: int) -> Tensor:
+        """Returns elements `start` to `stop` of the flattened tensor; reads only those from the disk."""
+        return from_array(self._checkpoint.read_flat(name, start, stop), self._checkpoint.dtype(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +83,6 @@ class Start:
     attempt: Attempt
     checkpoint: Checkpoint | None
     skipped: list[str]
-
-
-class Checkpointer:
-    """Saves checkpoints of one attempt and deletes those no longer needed.
-
-    Args:
-        keep: how many of the newest checkpoints stay; the one of `best_step` stays too.
-    """
-
-    def __init__(self, attempt: Attempt, run: RunFolder, context: Context, *, keep: int) -> None:
-        self._attempt = attempt
-        self._run = run
-        self._context = context
-        self._keep = keep
-
-    def save(self, step: int, tensors: Mapping[str, LocalShard], state: Mapping[str, Any]) -> Saved:
-        """Publishes the checkpoint after `step` updates; every rank calls it with its own shards.
-
-        The random state of this rank (CPU, and its GPU) is added. Returns when every rank may go on.
-
-        Args:
-            tensors: this rank's shards of weights and optimizer state, by name.
-            state: JSON values, equal on all ranks; `best_step` names the checkpoint to keep.
-
-        Raises:
-            Superseded: a later attempt has started.
-            RunFailed: the disk is full or cannot be written; older checkpoints stay.
-        """
-        is_main = self._context.is_main
-        if is_main:
-            self._attempt.event("saving", step=step)
-        blocks = {name: to_block(shard) for name, shard in tensors.items()}
-        blocks |= {name: to_block(LocalShard.whole(value)) for name, value in _random_state(self._context).items()}
-        ranks = Ranks(self._context.rank, self._context.world_size, gather_json)
-        saved = save_checkpoint(self._attempt, step, blocks, state, ranks)
-        if is_main:
-            self._attempt.event("saved", step=step, bytes=saved.size, seconds=round(saved.seconds, 3))
-            for folder in retire(self._run, self._attempt, keep=self._keep, best_step=state.get("best_step")):
-                self._attempt.event("removed", folder=str(folder))
-        return saved
 
 
 def start_attempt(run: RunFolder, facts: dict[str, Any], context: Context) -> Start:
@@ -134,10 +125,12 @@ def load(checkpoint: Checkpoint, engine: LoadsState, context: Context, *, seed: 
     Raises:
         CheckpointError: tensors are missing, or some are left over: another model, adapter or optimizer.
     """
-    names = [name for name in checkpoint.names() if not name.startswith("rng.")]
-    _check_optimizer_keys(checkpoint, names)
-    engine.load_state(names, lambda name: read_tensor(checkpoint, name))
-    left = checkpoint.unread(("model.", "optimizer."))
+    reader = CheckpointReader(checkpoint)
+    _check_optimizer_keys(checkpoint, reader.names())
+    engine.load_state(reader)
+    # A rank of a sharded engine may have no part of some tensor: left over is what no rank asked for.
+    everywhere = gather_json(checkpoint.unread(("model.", "optimizer.")))
+    left = [name for name in everywhere[0] if all(name in others for others in everywhere[1:])]
     if left:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder} holds {left[0]} and {len(left) - 1} more tensors "
@@ -147,26 +140,20 @@ def load(checkpoint: Checkpoint, engine: LoadsState, context: Context, *, seed: 
     return checkpoint.state
 
 
-def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Returns tensor `name` of the checkpoint, whole, in memory of its own on the CPU."""
-    return from_array(checkpoint.read(name), checkpoint.dtype(name))
-
-
-def to_block(shard: LocalShard) -> Block:
-    """Returns the shard's bytes; those of a CPU tensor are shared with it, not copied."""
-    tensor = shard.tensor.detach().cpu().contiguous()
-    name = DTYPE_NAMES[tensor.dtype]
-    data = tensor.reshape(-1).view(torch.uint8).numpy().view(NUMPY_DTYPES[name]).reshape(tuple(tensor.shape))
-    return Block(data, name, shard.global_shape, shard.offsets)
+def to_array(tensor: Tensor) -> npt.NDArray[np.generic]:
+    """Returns the elements of a contiguous CPU tensor, shared with it; BF16 as 16-bit words."""
+    words = tensor.reshape(-1).view(torch.uint8).numpy().view(NUMPY_DTYPES[DTYPE_NAMES[tensor.dtype]])
+    return words.reshape(tuple(tensor.shape))
 
 
 def from_array(array: Any, dtype: str) -> Tensor:
     """Returns the tensor of a writable array as `Checkpoint.read` gives it."""
-    flat = torch.from_numpy(array.reshape(-1).view("u1")).view(_TORCH_DTYPES[dtype])
+    flat = torch.from_numpy(array.reshape(-1).view("u1")).view(TORCH_DTYPES[dtype])
     return flat.reshape(array.shape)
 
 
-def _random_state(context: Context) -> dict[str, Tensor]:
+def random_state(context: Context) -> dict[str, Tensor]:
+    """Returns the state of this rank's generators, CPU and its GPU, under names of its own."""
     prefix = f"rng.{context.rank:05d}"
     states = {f"{prefix}.cpu": torch.get_rng_state()}
     if context.device.type == "cuda":
@@ -180,12 +167,13 @@ def _restore_random_state(checkpoint: Checkpoint, context: Context, seed: int) -
         text = f"{seed}/{checkpoint.step}/{context.rank}".encode()
         torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:7], "big"))
         return
-    torch.set_rng_state(read_tensor(checkpoint, f"{prefix}.cpu"))
-    if context.device.type == "cuda" and f"{prefix}.cuda" in checkpoint.names():
-        torch.cuda.set_rng_state(read_tensor(checkpoint, f"{prefix}.cuda"), context.device)
+    reader = CheckpointReader(checkpoint, ("rng.",))
+    torch.set_rng_state(reader.read(f"{prefix}.cpu"))
+    if context.device.type == "cuda" and f"{prefix}.cuda" in reader.names():
+        torch.cuda.set_rng_state(reader.read(f"{prefix}.cuda"), context.device)
 
 
-def _check_optimizer_keys(checkpoint: Checkpoint, names: list[str]) -> None:
+def _check_optimizer_keys(checkpoint: Checkpoint, names: Collection[str]) -> None:
     """Refuses optimizer state of some parameters only: an engine would start the others afresh without a word."""
     keys: dict[str, set[str]] = {name.removeprefix("model."): set() for name in names if name.startswith("model.")}
     for name in names:
@@ -193,7 +181,7 @@ def _check_optimizer_keys(checkpoint: Checkpoint, names: list[str]) -> None:
             parameter, key = name.removeprefix("optimizer.").rsplit(".", 1)
             keys.setdefault(parameter, set()).add(key)
     most = max(keys.values(), key=len, default=set())
-    for parameter, own in keys.items():
+    for parameter, own in sorted(keys.items()):
         if own != most:
             missing = ", ".join(sorted(most - own))
             raise CheckpointError(f"checkpoint {checkpoint.folder} has no optimizer state {missing} of {parameter}")

@@ -1,8 +1,8 @@
 """How a checkpoint gets onto the disk and back: whole, verified, or not at all. Torch-free; docs/checkpoints.md.
 
     attempts/N/checkpoints/step-00000120/
-        rank-00000.safetensors ...   each rank's own blocks
-        index.json                   every tensor: dtype, global shape, its blocks (file, offsets, shape)
+        rank-00000.safetensors ...   each rank's own blocks; of one tensor there may be several
+        index.json                   every tensor: dtype, global shape, its blocks (rank, key in its file, offsets, shape)
         state.json                   step, position, ledger head, skip list, best, early stopping
         manifest.json                size and SHA-256 of the files above, and of itself; written last
 
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from configs.runfolder import CHECKPOINT_PREFIX, Attempt, Superseded
 from train.shard_files import Block, Written, write_bytes, write_safetensors
 from train.shard_plan import BlockSpec, make_index, share_blocks
 
-FORMAT = 1
+# 2: a rank may hold several blocks of a tensor, and the index has their keys. In format 1 the key was the tensor's name.
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 INDEX = "index.json"
 STATE = "state.json"
@@ -66,6 +68,19 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class SavePlan:
+    """Who writes what: the blocks of each rank, and the index that readers get. The same on every rank."""
+
+    shares: list[list[BlockSpec]]
+    index: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all blocks in bytes."""
+        return sum(spec.nbytes for share in self.shares for spec in share)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Where a checkpoint is being written and what it will be called."""
 
@@ -80,12 +95,28 @@ def checkpoint_name(step: int) -> str:
     return f"{CHECKPOINT_PREFIX}{step:08d}"
 
 
-def save_checkpoint(
-    attempt: Attempt, step: int, blocks: Mapping[str, Block], state: Mapping[str, Any], ranks: Ranks
-) -> Saved:
-    """Writes and publishes the checkpoint of `step`; every rank calls it with its own blocks.
+def agree_on_plan(held: Sequence[BlockSpec], ranks: Ranks) -> SavePlan:
+    """Returns who writes what, given the blocks that this rank holds; every rank calls it.
 
     Blocks that several ranks hold alike (same name, offsets and shape) are written once, shared out by bytes.
+    """
+    everything = ranks.gather([spec.to_json() for spec in held])
+    shares = share_blocks([[BlockSpec.from_json(spec) for spec in specs] for specs in everything])
+    return SavePlan(shares, make_index(shares))
+
+
+def save_checkpoint(
+    attempt: Attempt, step: int, plan: SavePlan, blocks: Mapping[str, Block], state: Mapping[str, Any], ranks: Ranks
+) -> Saved:
+    """Writes and publishes the checkpoint of `step`; every rank calls it.
+
+    Args:
+        attempt: whose checkpoint it is.
+        step: updates made so far.
+        plan: agreed on by all ranks.
+        blocks: by key (BlockSpec.key); at least those that the plan gives to this rank.
+        state: JSON values, of rank 0.
+        ranks: this rank's place among those that save.
 
     Raises:
         Superseded: a later attempt has started; nothing was published.
@@ -94,22 +125,16 @@ def save_checkpoint(
     started = time.monotonic()
     final = attempt.checkpoints / checkpoint_name(step)
     temporary = atomic.temporary_name(final)
-    specs = [BlockSpec.of(name, block) for name, block in blocks.items()]
-    needed = sum(spec.nbytes for spec in specs)
+    mine = {spec.key: blocks[spec.key] for spec in plan.shares[ranks.rank]}
     try:
-        held = {"specs": [spec.to_json() for spec in specs]}
-        opened = _together(ranks, lambda: {**held, **_open(attempt, temporary, ranks)})
-        plan = share_blocks([[BlockSpec.from_json(s) for s in rank["specs"]] for rank in opened])
-        needed = sum(spec.nbytes for share in plan for spec in share)
+        opened = together(ranks, lambda: _open(attempt, temporary, ranks))
         temporary = Path(opened[0]["folder"])
-        mine = {spec.name: blocks[spec.name] for spec in plan[ranks.rank]}
-        written = _together(ranks, lambda: _write_rank_file(temporary / rank_file(ranks.rank), mine))
+        written = together(ranks, lambda: _write_rank_file(temporary / rank_file(ranks.rank), mine))
         files = {rank_file(rank): Written(w["size"], w["sha256"]) for rank, w in enumerate(written)}
-        index = make_index(plan)
         target = Target(attempt, temporary, final, step)
-        published = _together(ranks, lambda: _publish(target, files, index, state) if ranks.rank == 0 else {})
+        published = together(ranks, lambda: _publish(target, files, plan.index, state) if ranks.rank == 0 else {})
     except OSError as error:
-        raise _explain(error, attempt, step, temporary, needed) from error
+        raise _explain(error, attempt, step, temporary, plan.nbytes) from error
     except BaseException:
         if ranks.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -143,23 +168,23 @@ def unseal_json(data: bytes) -> dict[str, Any]:
     return values
 
 
-def _together(ranks: Ranks, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+def together(ranks: Ranks, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs `work` on every rank and returns all results; when one rank fails, all raise its error (nobody waits)."""
     failure: Exception | None = None
     try:
         result = work()
-    except Superseded as error:
-        failure, result = error, {"failed": str(error), "errno": None}
     except OSError as error:
         failure, result = error, {"failed": str(error), "errno": error.errno, "file": str(error.filename)}
+    except Exception as error:
+        failure, result = error, {"failed": str(error), "is_superseded": isinstance(error, Superseded)}
     results = ranks.gather(result)
     if failure is not None:
         raise failure
-    for other in results:
-        if "failed" in other:
-            if other["errno"] is None:
-                raise Superseded(other["failed"])
+    for rank, other in enumerate(results):
+        if "errno" in other:
             raise OSError(other["errno"], os.strerror(other["errno"]), other["file"])
+        if "failed" in other:
+            raise Superseded(other["failed"]) if other["is_superseded"] else RunFailed(f"rank {rank}: {other['failed']}")
     return results
 
 

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import numpy.typing as npt
 from configs import atomic
 from configs.errors import CheckpointError
 from configs.runfolder import CHECKPOINT_PREFIX, Attempt, ChainLink, Parent, RunFolder
-from train.checkpoint_files import FORMAT, INDEX, MANIFEST, STATE, checkpoint_name, rank_file, unseal_json
-from train.shard_files import SafetensorsFile, assemble
+from train.checkpoint_files import INDEX, MANIFEST, READABLE_FORMATS, STATE, checkpoint_name, rank_file, unseal_json
+from train.shard_files import NUMPY_DTYPES, SafetensorsFile, assemble
+from train.shard_plan import flat_rectangles
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Checkpoint:
         """Returns the safetensors dtype of tensor `name`."""
         return str(self._entry(name)["dtype"])
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of the whole tensor `name`, which then counts as asked for."""
+        self._read.add(name)
+        return tuple(self._entry(name)["shape"])
+
     def read(
         self, name: str, window: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     ) -> npt.NDArray[np.generic]:
@@ -82,10 +89,28 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no such tensor; it is never replaced by a fresh one.
         """
-        entry = self._entry(name)
-        self._read.add(name)
-        parts = ((tuple(b["offsets"]), self._file(b["rank"]).read(name)) for b in entry["blocks"])
-        return assemble(f"{self.folder}: {name}", tuple(entry["shape"]), entry["dtype"], parts, window=window)
+        whole = self.shape(name)
+        offsets, shape = window or ((0,) * len(whole), whole)
+        out = np.empty(shape, dtype=NUMPY_DTYPES[self.dtype(name)])
+        self._fill(out, name, offsets)
+        return out
+
+    def read_flat(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Returns elements `start` to `stop` of tensor `name` flattened row by row; reads no others from the disk."""
+        out = np.empty(stop - start, dtype=NUMPY_DTYPES[self.dtype(name)])
+        position = 0
+        for offsets, shape in flat_rectangles(self.shape(name), start, stop):
+            end = position + prod(shape)
+            self._fill(out[position:end].reshape(shape), name, offsets)
+            position = end
+        return out
+
+    def _fill(self, out: npt.NDArray[np.generic], name: str, offsets: tuple[int, ...]) -> None:
+        # Blocks are views of memory-mapped files: only what is copied is read.
+        parts = (
+            (tuple(b["offsets"]), self._file(b["rank"]).read(b.get("key", name))) for b in self._entry(name)["blocks"]
+        )
+        assemble(f"{self.folder}: {name}", out, offsets, parts)
 
     def unread(self, prefixes: tuple[str, ...]) -> list[str]:
         """Returns the tensors under `prefixes` that nobody has asked for."""
@@ -265,8 +290,9 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
         raise CheckpointError(f"{MANIFEST} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{MANIFEST} is damaged ({error})") from None
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{MANIFEST} has format {manifest.get('format')!r}, expected {FORMAT}")
+    if manifest.get("format") not in READABLE_FORMATS:
+        expected = " or ".join(map(str, READABLE_FORMATS))
+        raise CheckpointError(f"{MANIFEST} has format {manifest.get('format')!r}, expected {expected}")
     if folder.name != checkpoint_name(int(manifest["step"])):
         raise CheckpointError(f"{MANIFEST} is that of step {manifest['step']}")
     for name, file in manifest["files"].items():

@@ -52,20 +52,27 @@ def rank_from_environment() -> tuple[int, int, int]:
     return rank, local_rank, world_size
 
 
-def start(backend: str, device_kind: str) -> Context:
-    """Joins the process group that the environment describes; one process alone needs none.
+def start(backend: str, device_kind: str, *, needs_group: bool = False) -> Context:
+    """Joins the process group that the environment describes; one process alone needs none, unless its engine does.
 
     Args:
         backend: `gloo` or `nccl`.
         device_kind: `cpu` or `cuda`.
+        needs_group: make a group of one, too: DeepSpeed and device meshes want one.
     """
     rank, local_rank, world_size = rank_from_environment()
     device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size > 1:
+    if world_size > 1 or needs_group:
+        store = torch._C._distributed_c10d.HashStore() if world_size == 1 else None
         dist.init_process_group(
-            backend, init_method="env://", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+            backend,
+            init_method=None if store else "env://",
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=COLLECTIVE_TIMEOUT,
         )
         if dist.get_world_size() != world_size:
             raise RuntimeError(f"process group has {dist.get_world_size()} ranks, expected {world_size}")
@@ -77,8 +84,21 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _exchange_device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+def _exchange_device(group: dist.ProcessGroup | None = None) -> torch.device:
+    on_gpu = dist.get_backend(group) == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def make_side_group() -> dist.ProcessGroup | None:
+    """Returns a group of all ranks over the CPU, for a thread beside the training; every rank calls it. None when alone.
+
+    Two threads must not share a group: their collectives would meet in another order on each rank.
+    """
+    if not is_distributed():
+        return None
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    _left.append(group)  # kept to the end of the process: see `shutdown`
+    return group
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
@@ -90,22 +110,22 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     return [float(value) for value in tensor.tolist()]
 
 
-def gather_json(value: Any) -> list[Any]:
-    """Returns every rank's `value` (JSON types), in rank order, on every rank."""
+def gather_json(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Returns every rank's `value` (JSON types), in rank order, on every rank; over `group`, or that of the training."""
     if not is_distributed():
         return [value]
-    device = _exchange_device()
+    device = _exchange_device(group)
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    sizes = [int(size) for size in _all_gather(torch.tensor([len(data)], device=device)).flatten().tolist()]
+    sizes = [int(size) for size in _all_gather(torch.tensor([len(data)], device=device), group).flatten().tolist()]
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
     padded[: len(data)] = data
-    rows = _all_gather(padded)
+    rows = _all_gather(padded, group)
     return [json.loads(bytes(row[:size].cpu().numpy())) for row, size in zip(rows, sizes, strict=True)]
 
 
-def _all_gather(tensor: torch.Tensor) -> torch.Tensor:
+def _all_gather(tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor)
+    dist.all_gather(parts, tensor, group=group)
     return torch.stack(parts)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from configs.schema import RunConfig
+from configs.schema import EngineSection, RunConfig
 from data_pipelines.build import Prepared
 from train.adapters import trained_parameters
 from train.progress import print_header, spell_count
@@ -14,7 +14,7 @@ from train.schedule import share_steps
 from train.state import Plan
 
 if TYPE_CHECKING:
-    from train.run import Learner
+    from train.learner import Learner
 
 GIB = 2**30
 
@@ -69,9 +69,21 @@ def _learning_rate(config: RunConfig, reasons: dict[str, str], plan: Plan) -> st
 
 def _engine(config: RunConfig, learner: Learner) -> str:
     rehearsal = learner.rehearsal
-    where = f"{learner.engine.dims.world} x {learner.device_name}, {config.training.precision}"
+    where = f"{learner.engine.dims.world} x {learner.device_name}, {spell_engine(config.engine)}, {config.training.precision}"
     memory = f"{rehearsal.peak_bytes / GIB:.1f} of {rehearsal.total_bytes / GIB:.1f} GiB"
     return f"{where}, micro-batch {rehearsal.micro_batch_size} ({rehearsal.reason})  worst batch rehearsed: {memory}"
+
+
+def spell_engine(section: EngineSection) -> str:
+    """Returns the engine in a few words: `zero3, optimizer on the host`."""
+    words = [section.name]
+    if section.offload_parameters:
+        words.append("weights and optimizer on the host")
+    elif section.offload_optimizer:
+        words.append("optimizer on the host")
+    if section.shard_size:
+        words.append(f"a copy per {section.shard_size} ranks")
+    return ", ".join(words)
 
 
 def _check(learner: Learner) -> str:

@@ -16,7 +16,7 @@ from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
-from train.checkpoint import Checkpointer
+from train.checkpointer import Checkpointer
 from train.engines import Engine
 from train.evaluate import Evaluator
 from train.guards import describe_rows, find_non_finite_rows
@@ -73,10 +73,9 @@ def train(parts: Parts, state: RunState) -> Ending:
         if is_best or ((plan.saves_at(state.step) or stopping) and saved_step != state.step):
             save(parts, state)
             saved_step = state.step
-        if plan.is_over(state):
-            return Ending.FINISHED
-        if stopping:
-            return Ending.STOPPED
+        if plan.is_over(state) or stopping:
+            parts.checkpointer.wait()
+            return Ending.FINISHED if plan.is_over(state) else Ending.STOPPED
         stopping = step(parts, state)
 
 
@@ -90,7 +89,9 @@ def step(parts: Parts, state: RunState) -> bool:
     window = parts.loader.window(position)
     lr = learning_rate(parts.schedule, parts.peak_lr, state.step, parts.plan.total_steps)
     set_lr(parts.optimizer, lr)
-    outcome = train_step(parts.engine, parts.module, parts.objective, window, stop=parts.stop_wanted())
+    # A save that failed behind the training reaches all ranks as a wish to stop; the save at the stop then raises on all.
+    stop = parts.stop_wanted() or parts.checkpointer.has_failed
+    outcome = train_step(parts.engine, parts.module, parts.objective, window, stop=stop)
     if not outcome.applied:
         raise_non_finite(parts, state, position, outcome)
     row_ids = parts.order.rows(position)
@@ -119,6 +120,8 @@ def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) 
             "supervised": state.supervised,
         },
     )
+    if parts.checkpointer.published is not None:
+        parts.progress.saved(*parts.checkpointer.published)
     parts.progress.step(state.step, loss=outcome.loss, grad_norm=outcome.grad_norm, tokens=state.tokens)
 
 
@@ -144,9 +147,10 @@ def evaluate(parts: Parts, state: RunState) -> bool:
 
 
 def save(parts: Parts, state: RunState) -> None:
-    """Writes a checkpoint of the current step."""
+    """Takes a checkpoint of the current step; it is written behind the training."""
     parts.checkpointer.save(state.step, parts.engine.state(), state.to_json())
-    parts.progress.saved(state.step)
+    parts.metrics.save(state.step, {"save_stall_s": round(parts.checkpointer.stall_s, 4)})
+    parts.progress.saving()
 
 
 def raise_non_finite(parts: Parts, state: RunState, position: int, outcome: StepOutcome) -> None:

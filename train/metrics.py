@@ -24,7 +24,7 @@ class Tracker(Protocol):
 
 
 class Metrics:
-    """Writes one line per `tracker.every` steps and per evaluation; only rank 0 has one that writes.
+    """Writes one line per `tracker.every` steps, per evaluation and per save; only rank 0 has one that writes.
 
     Args:
         path: metrics.jsonl of the attempt, or None on ranks that write nothing.
@@ -52,6 +52,11 @@ class Metrics:
 
     def evaluation(self, step: int, values: Mapping[str, Any]) -> None:
         """Records the figures of one evaluation."""
+        self._last_tokens = None
+        self._write(step, values)
+
+    def save(self, step: int, values: Mapping[str, Any]) -> None:
+        """Records the figures of one save."""
         self._last_tokens = None
         self._write(step, values)
 

@@ -12,6 +12,7 @@ from torch import nn
 from configs.errors import ConfigError
 from configs.schema import ModelSection
 from train import attention
+from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
 
@@ -99,13 +100,41 @@ def load_model(
     return network
 
 
+def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str) -> nn.Module:
+    """Returns the model of folder `model.path` in training mode without its weights, as the surrounding context builds it.
+
+    Raises:
+        ConfigError: the folder's weights are quantized, or it holds none.
+    """
+    quiet_libraries()
+    attention.register()
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    folder = Path(model.path or "").expanduser()
+    check_weights(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if getattr(config, "quantization_config", None) is not None:
+        raise ConfigError(
+            f"model.path={folder}: its weights are quantized; sharded engines read bfloat16 or float32 weights: "
+            "convert it first, or use engine=ddp"
+        )
+    with no_init_weights():
+        built = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention_name)
+    built.config.use_cache = False
+    if (folder / "generation_config.json").is_file():
+        built.generation_config = type(built.generation_config).from_pretrained(folder, local_files_only=True)
+    network: nn.Module = built.train()
+    return network
+
+
 def check_vocabulary(network: nn.Module, tokenizer: Any) -> None:
     """Refuses a tokenizer whose ids have no row in the embedding.
 
     Raises:
         ConfigError: the tokenizer's vocabulary is larger than the embedding.
     """
-    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    rows = whole_shape(network.get_input_embeddings().weight)[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise ConfigError(
             f"the tokenizer knows {len(tokenizer):,} tokens, the model's embedding has {rows:,} rows; "

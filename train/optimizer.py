@@ -19,13 +19,18 @@ def build_optimizer(
     """
     trained = [parameter for _, parameter in named_parameters if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": section.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if len(whole_shape(p)) >= 2], "weight_decay": section.weight_decay},
+        {"params": [p for p in trained if len(whole_shape(p)) < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=lr)
     return torch.optim.AdamW(groups, lr=lr, betas=(section.beta1, section.beta2), eps=section.eps, fused=True)
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Returns the shape of the whole parameter, where ZeRO-3 leaves an empty one in its place."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

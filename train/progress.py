@@ -64,10 +64,13 @@ class Progress:
         self._last = time.monotonic()
         self.say(f"before     eval_loss {eval_loss:.3f}" if step == 0 else f"step {step:<6}eval_loss {eval_loss:.3f}")
 
-    def saved(self, step: int) -> None:
-        """Takes note of a checkpoint."""
+    def saving(self) -> None:
+        """Takes note of a checkpoint under way: the time that it took so far is no part of the rate shown."""
         self._last = time.monotonic()
-        self._saved = (step, self._last)
+
+    def saved(self, step: int, at: float) -> None:
+        """Takes note of a checkpoint that is on the disk since the monotonic time `at`."""
+        self._saved = (step, at)
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""

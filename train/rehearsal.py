@@ -1,4 +1,4 @@
-"""The longest legal batch through forward, backward and optimizer before step 1, so that memory runs out now or never.
+"""The longest legal batch through all of a step and an evaluation before step 1, so that memory runs out now or never.
 
 The rehearsal changes nothing: learning rate 0, gradients of 0, optimizer state cleared, random state restored. It also
 settles DDP's gradient buckets, which are rebuilt after the first backward: without it, three or more ranks would reduce
@@ -60,7 +60,14 @@ def worst_batch(rows: int, sequence_length: int, vocab_size: int, device: torch.
 
 
 def choose_micro_batch(
-    scores: nn.Module, objective: Objective, *, rows_per_rank: int, sequence_length: int, vocab_size: int, device: torch.device
+    engine: Engine,
+    module: nn.Module,
+    objective: Objective,
+    *,
+    rows_per_rank: int,
+    sequence_length: int,
+    vocab_size: int,
+    device: torch.device,
 ) -> tuple[int, str]:
     """Returns the largest micro-batch that fits, and why. No collectives but one vote per try.
 
@@ -75,10 +82,10 @@ def choose_micro_batch(
         survived = 1.0
         try:
             batch = worst_batch(rows, sequence_length, vocab_size, device)
-            sum(term.sum for term in objective.loss(scores(batch), batch)).backward()  # type: ignore[union-attr]
+            forward_backward(engine, module, objective, batch)
         except torch.OutOfMemoryError:
             survived = 0.0
-        scores.zero_grad(set_to_none=True)
+        engine.discard()
         torch.cuda.empty_cache()
         if sum_over_ranks([1.0 - survived])[0] == 0:
             return rows, "auto: largest that survived the rehearsal"
@@ -90,28 +97,28 @@ def choose_micro_batch(
         rows = -(-rows // 2)
 
 
-def rehearse(
-    engine: Engine, module: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch
-) -> int:
-    """Runs `batch` twice through forward and backward and once through the optimizer; returns peak memory in bytes."""
+def forward_backward(engine: Engine, module: nn.Module, objective: Objective, batch: Batch) -> None:
+    """Takes `batch` through forward and backward; all gradients are 0: only shapes, kernels and bucket order matter."""
+    with engine.micro_batch(last=True):
+        terms = objective.loss(module(batch), batch)
+        engine.backward(sum((term.sum for term in terms), torch.zeros((), device=batch.input_ids.device)) * 0.0, last=True)
+
+
+def rehearse(engine: Engine, module: nn.Module, objective: Objective, batch: Batch) -> int:
+    """Runs `batch` through evaluation, twice through forward and backward, once through the optimizer.
+
+    Returns:
+        Peak memory in bytes.
+    """
     device = batch.input_ids.device
-    devices = [device] if device.type == "cuda" else []
-    learning_rates = [group["lr"] for group in optimizer.param_groups]
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        module.eval()
+        with torch.no_grad():
+            module(batch)
+        module.train()
         for _ in range(2):
-            terms = objective.loss(module(batch), batch)
-            # Scaled to nothing: only shapes, kernels and bucket order matter here.
-            engine.backward(sum((term.sum for term in terms), torch.zeros((), device=device)) * 0.0, last=True)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.zero_()
-        optimizer.step()
-    optimizer.state.clear()
-    optimizer.zero_grad(set_to_none=True)
-    for group, lr in zip(optimizer.param_groups, learning_rates, strict=True):
-        group["lr"] = lr
+            forward_backward(engine, module, objective, batch)
+        engine.warm_up()
     return peak_memory_bytes(device)
 
 

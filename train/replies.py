@@ -12,9 +12,10 @@ from torch import nn
 from data_pipelines.prompts import HeldOut
 
 
-def answer(model: nn.Module, prompt: list[int], *, max_new_tokens: int, stop_ids: list[int], pad_id: int) -> list[int]:
+def answer(
+    model: nn.Module, prompt: list[int], *, device: torch.device, max_new_tokens: int, stop_ids: list[int], pad_id: int
+) -> list[int]:
     """Returns the greedy continuation of `prompt` (token ids), without the prompt."""
-    device = next(model.parameters()).device
     ids = torch.tensor([prompt], device=device)
     with torch.no_grad():
         out = model.generate(  # type: ignore[operator]
@@ -30,36 +31,44 @@ def answer(model: nn.Module, prompt: list[int], *, max_new_tokens: int, stop_ids
 
 
 def write_replies(
-    path: Path,
+    path: Path | None,
     model: nn.Module,
     tokenizer: Any,
     prompts: list[HeldOut],
     *,
     step: int,
+    device: torch.device,
     max_new_tokens: int,
     stop_ids: list[int],
 ) -> None:
-    """Appends one JSON line per prompt to `path` (created 0600): step, prompt, reply and the corpus's own answer."""
+    """Appends one JSON line per prompt to `path` (created 0600): step, prompt, reply and the corpus's own answer.
+
+    Without a path the answers are computed and dropped: other ranks need this one's share of the model.
+    """
     was_training = model.training
     model.eval()
-    path.touch(mode=0o600)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            for prompt in prompts:
-                reply = answer(
-                    model,
-                    prompt.prompt,
-                    max_new_tokens=max_new_tokens,
-                    stop_ids=stop_ids,
-                    pad_id=tokenizer.pad_token_id or 0,
-                )
-                line = {
-                    "step": step,
-                    "document": prompt.document,
-                    "prompt": tokenizer.decode(prompt.prompt),
-                    "reply": tokenizer.decode(reply, skip_special_tokens=True),
-                    "answer": tokenizer.decode(prompt.answer, skip_special_tokens=True),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines = []
+        for prompt in prompts:
+            reply = answer(
+                model,
+                prompt.prompt,
+                device=device,
+                max_new_tokens=max_new_tokens,
+                stop_ids=stop_ids,
+                pad_id=tokenizer.pad_token_id or 0,
+            )
+            line = {
+                "step": step,
+                "document": prompt.document,
+                "prompt": tokenizer.decode(prompt.prompt),
+                "reply": tokenizer.decode(reply, skip_special_tokens=True),
+                "answer": tokenizer.decode(prompt.answer, skip_special_tokens=True),
+            }
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     finally:
         model.train(was_training)
+    if path is not None:
+        path.touch(mode=0o600)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from rich.console import Console
-from torch import nn
 
 from configs import atomic, compose
 from configs.errors import RunFailed, UserError
@@ -24,31 +21,25 @@ from configs.jsonlines import LineFile
 from configs.runfolder import Attempt, RunFolder, Superseded
 from configs.schema import RunConfig
 from data_pipelines import prompts
-from data_pipelines.collate import collate
 from data_pipelines.fingerprint import tokenizer_files
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
-from train import adapters, attention, checkpoint, distributed, header, models
-from train.checkpoint import Checkpointer, Start
+from train import checkpoint, distributed, header
+from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
+from train.checkpointer import Checkpointer
 from train.distributed import Context
-from train.engines import Engine, build_engine
 from train.evaluate import Evaluator
-from train.export import set_stop_tokens
 from train.finish import Finished, finish, weight_files
-from train.guards import ReferenceCheck, check_reference
 from train.inputs import Inputs, read_inputs
+from train.learner import Learner, build_learner
 from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
-from train.objectives import Objective, build_objective
-from train.optimizer import build_optimizer
 from train.progress import Progress
-from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
 from train.replies import write_replies
 from train.report import write_report
-from train.scores import Scores, base_model
 from train.signals import StopRequest
 from train.state import RunState
 from train.trackers import check_trackers, open_trackers
@@ -76,22 +67,6 @@ class Request:
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """The model with everything that moves it."""
-
-    model: nn.Module
-    scores: Scores
-    engine: Engine
-    module: nn.Module
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    rehearsal: Rehearsal
-    reference: ReferenceCheck | None
-    attention: str
-    device_name: str
-
-
 def run(request: Request, console: Console | None) -> tuple[int, Finished | None]:
     """Runs `request` on this rank; returns the exit code, and what came out when it is done.
 
@@ -104,7 +79,11 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
     is_first = distributed.rank_from_environment()[0] == 0
     inputs = read_inputs(config, request.command, console if is_first else None)
     hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
-    context = distributed.start(config.engine.backend, "cuda" if config.engine.backend == "nccl" else "cpu")
+    context = distributed.start(
+        config.engine.backend,
+        "cuda" if config.engine.backend == "nccl" else "cpu",
+        needs_group=config.engine.name != "ddp",
+    )
     screen = console if context.is_main else None
     try:
         learner = build_learner(config, context, inputs)
@@ -119,82 +98,6 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
         return run_attempt(Session(request, inputs, learner, context, start, facts, screen), lines)
     finally:
         distributed.shutdown()
-
-
-def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learner:
-    """Builds model, adapter, optimizer and engine; finds the micro-batch; rehearses; compares with the plain model."""
-    torch.manual_seed(config.training.seed * 1_000_003 + context.rank)
-    kernel, reason = attention.choose(config.model.attention, context.device)
-    is_adapter = config.adapter.name != "none"
-    dtype = models.weights_dtype(
-        config.model.dtype, trained=not is_adapter, device=context.device, precision=config.training.precision
-    )
-    model = models.load_model(
-        config.model, dtype=dtype, attention_name=kernel, device=context.device, seed=config.training.seed
-    )
-    models.check_vocabulary(model, inputs.tokenizer)
-    set_stop_tokens(model, inputs.stop_ids, inputs.pad_id)
-    model = adapters.attach(model, config.adapter, config.training.seed)
-    if config.training.gradient_checkpointing:
-        adapters.enable_gradient_checkpointing(model)
-    scores = Scores(model, precision=config.training.precision)
-    optimizer = build_optimizer(config.optimizer, model.named_parameters(), float(config.optimizer.lr))
-    engine = build_engine(config.engine.name, context, max_grad_norm=config.training.max_grad_norm)
-    module = engine.prepare(scores, optimizer)
-    objective = build_objective(config.objective.name)
-    rehearsal = find_rehearsal(config, context, scores, engine, module, objective, optimizer)
-    return Learner(
-        model=model,
-        scores=scores,
-        engine=engine,
-        module=module,
-        objective=objective,
-        optimizer=optimizer,
-        rehearsal=rehearsal,
-        reference=compare_with_reference(config, context, inputs, module, scores),
-        attention=reason,
-        device_name=torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "CPU",
-    )
-
-
-def find_rehearsal(
-    config: RunConfig,
-    context: Context,
-    scores: Scores,
-    engine: Engine,
-    module: nn.Module,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-) -> Rehearsal:
-    """Chooses the micro-batch when it is auto, and takes the longest legal batch through every stage."""
-    length, vocab_size = config.data.sequence_length, base_model(scores.model).config.vocab_size
-    rows, reason = config.training.micro_batch_size, "as given"
-    if not isinstance(rows, int):
-        rows, reason = choose_micro_batch(
-            scores,
-            objective,
-            rows_per_rank=-(-config.training.global_batch_size // engine.dims.dp_size),
-            sequence_length=length,
-            vocab_size=vocab_size,
-            device=context.device,
-        )
-    peak = rehearse(engine, module, objective, optimizer, worst_batch(rows, length, vocab_size, context.device))
-    return Rehearsal(rows, reason, peak, total_memory_bytes(context.device))
-
-
-def compare_with_reference(
-    config: RunConfig, context: Context, inputs: Inputs, module: nn.Module, scores: Scores
-) -> ReferenceCheck | None:
-    """Compares one row of batch 0 with the plain model; all ranks take the same row."""
-    if not config.guard.reference_check:
-        return None
-    store = inputs.prepared.train
-    order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
-    for row in order.rows(0):
-        batch = collate(store, np.array([row], dtype=np.int64), inputs.pad_id).to(context.device)
-        if batch.num_targets:
-            return check_reference(module, scores, batch, config.training.precision)
-    return None
 
 
 def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> dict[str, Any]:
@@ -291,6 +194,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         progress.begin(state.tokens)
         ending = train(parts, state)
     finally:
+        parts.checkpointer.close()
         progress.end()
         parts.loader.close()
         parts.metrics.close()
@@ -309,8 +213,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
     best = state.best_step
     if best is not None and best != state.step:
         saved = checkpoint_of(session.request.run, best)
-        names = [name for name in saved.names() if name.startswith("model.")]
-        session.learner.engine.load_state(names, lambda name: checkpoint.read_tensor(saved, name))
+        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -361,7 +264,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         engine=learner.engine,
         module=learner.module,
         objective=learner.objective,
-        optimizer=learner.optimizer,
+        optimizer=learner.engine.optimizer,
         store=store,
         order=order,
         loader=Loader(
@@ -400,26 +303,31 @@ def evaluation_marker(session: Session) -> Callable[[int], None]:
 
 
 def replies_writer(session: Session) -> Callable[[int], None]:
-    """Returns what answers the held-out prompts; on rank 0 only, as every rank holds the whole model."""
-    evaluation, inputs = session.request.config.evaluation, session.inputs
-    held_out = inputs.prepared.validation
-    if not session.context.is_main or held_out is None or session.request.config.objective.name != "sft":
+    """Returns what answers the held-out prompts, into a file of rank 0.
+
+    Where no rank holds the whole model all take part; greedy answers are the same on all, so none waits for another.
+    """
+    evaluation, inputs, engine = session.request.config.evaluation, session.inputs, session.learner.engine
+    held_out, is_main = inputs.prepared.validation, session.context.is_main
+    if held_out is None or session.request.config.objective.name != "sft" or not (is_main or engine.is_sharded):
         return lambda step: None
     asked = prompts.held_out_prompts(held_out, evaluation.replies)
     if not asked:
         return lambda step: None
-    path = session.attempt.path / "replies.jsonl"
+    path = session.attempt.path / "replies.jsonl" if is_main else None
 
     def write(step: int) -> None:
-        write_replies(
-            path,
-            session.learner.model,
-            inputs.tokenizer,
-            asked,
-            step=step,
-            max_new_tokens=evaluation.max_new_tokens,
-            stop_ids=inputs.stop_ids,
-        )
+        with engine.direct_calls():
+            write_replies(
+                path,
+                session.learner.model,
+                inputs.tokenizer,
+                asked,
+                step=step,
+                device=session.context.device,
+                max_new_tokens=evaluation.max_new_tokens,
+                stop_ids=inputs.stop_ids,
+            )
 
     return write
 

@@ -21,6 +21,7 @@ from train.attention import model_inputs
 DEFAULT_CHUNK_BYTES = 256 * 2**20
 
 # Families that change logits after the head; a plain head would silently train on other numbers.
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
@@ -29,7 +30,7 @@ class Scores(nn.Module):
 
     Args:
         model: a transformers causal LM, or a peft model around one.
-        precision: `fp32` or `bf16` (autocast over the weights' own type).
+        precision: of the arithmetic: `bf16` and `fp16` are autocast over the weights' own type.
         chunk_bytes: most bytes of fp32 logits at a time.
 
     Raises:
@@ -40,15 +41,22 @@ class Scores(nn.Module):
         super().__init__()
         self.model = model
         self._chunk_bytes = chunk_bytes
-        self._autocast = precision == "bf16"
+        self._autocast = _AUTOCAST.get(precision)
         config = base_model(model).config
         for name in _LOGIT_TRANSFORMS:
             if getattr(config, name, None) not in (None, 1, 1.0):
                 raise ConfigError(f"model: {config.model_type} changes its logits by {name}, which is not supported")
         self._attention: str = config._attn_implementation
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns log p(target | its document so far), `[N]` fp32, in the order of `batch.targets`."""
+    def forward(self, batch: Batch, *, plainly: bool = False) -> Tensor:
+        """Returns log p(target | its document so far), `[N]` fp32, in the order of `batch.targets`.
+
+        Args:
+            batch: one micro-batch.
+            plainly: by the reference's way; slow, for comparisons.
+        """
+        if plainly:
+            return self._reference(batch)
         base = base_model(self.model)
         with self._autocast_context(batch):
             hidden = base.get_decoder()(**model_inputs(batch, self._attention)).last_hidden_state
@@ -63,7 +71,7 @@ class Scores(nn.Module):
             ]
         return torch.cat(parts)
 
-    def reference(self, batch: Batch) -> Tensor:
+    def _reference(self, batch: Batch) -> Tensor:
         """Returns the same `[N]` numbers the plain way: every document alone, all logits, no boundaries passed."""
         ids, labels = batch.input_ids.reshape(-1), batch.labels.reshape(-1)
         parts = []
@@ -78,7 +86,7 @@ class Scores(nn.Module):
         return torch.cat(parts)
 
     def _autocast_context(self, batch: Batch) -> Any:
-        return torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self._autocast)
+        return torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None)
 
 
 def base_model(model: nn.Module) -> Any:

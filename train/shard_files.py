@@ -131,19 +131,16 @@ class SafetensorsFile:
 
 def assemble(
     name: str,
-    global_shape: tuple[int, ...],
-    dtype: str,
+    out: npt.NDArray[np.generic],
+    offsets: tuple[int, ...],
     parts: Iterable[tuple[tuple[int, ...], npt.NDArray[np.generic]]],
-    *,
-    window: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
-) -> npt.NDArray[np.generic]:
-    """Puts blocks together to the whole tensor, or to the part of it in `window` (offsets, shape).
+) -> None:
+    """Copies into `out`, the part of a tensor that begins at `offsets`, what the blocks hold of it (their offsets, data).
 
     Raises:
         CheckpointError: the blocks do not cover every element exactly once.
     """
-    offsets, shape = window or ((0,) * len(global_shape), global_shape)
-    out = np.empty(shape, dtype=NUMPY_DTYPES[dtype])
+    shape = out.shape
     filled = 0
     for start, block in parts:
         low = [max(a, b) for a, b in zip(start, offsets, strict=True)]
@@ -158,4 +155,3 @@ def assemble(
         filled += prod(h - lo for lo, h in zip(low, high, strict=True))
     if filled != prod(shape):
         raise CheckpointError(f"{name}: {filled} of {prod(shape)} elements are in the files")
-    return out

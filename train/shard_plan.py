@@ -11,6 +11,8 @@ import numpy as np
 
 from train.shard_files import NUMPY_DTYPES, Block
 
+Rectangle = tuple[tuple[int, ...], tuple[int, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
@@ -26,6 +28,16 @@ class BlockSpec:
     def of(cls, name: str, block: Block) -> BlockSpec:
         """Returns the description of `block`."""
         return cls(name, block.dtype, tuple(block.data.shape), block.global_shape, block.offsets)
+
+    @property
+    def key(self) -> str:
+        """Name of the block in its rank's file: the tensor's own at offset 0, else `NAME@o0,o1,...`."""
+        return self.key_of(self.name, self.offsets)
+
+    @staticmethod
+    def key_of(name: str, offsets: tuple[int, ...]) -> str:
+        """Returns `key` of the block of tensor `name` at `offsets`."""
+        return f"{name}@{','.join(map(str, offsets))}" if any(offsets) else name
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +77,7 @@ def share_blocks(held: Sequence[Sequence[BlockSpec]]) -> list[list[BlockSpec]]:
 
 
 def make_index(shares: Sequence[Sequence[BlockSpec]]) -> dict[str, Any]:
-    """Returns the JSON index of all tensors: dtype, global shape, and the rank, offsets and shape of each block.
+    """Returns the JSON index of all tensors: dtype, global shape, and the rank, key, offsets and shape of each block.
 
     Raises:
         RuntimeError: the blocks of a tensor overlap, leave a hole or disagree; a bug of the engine, not of the user.
@@ -87,7 +99,9 @@ def make_index(shares: Sequence[Sequence[BlockSpec]]) -> dict[str, Any]:
         tensors[name] = {
             "dtype": first.dtype,
             "shape": list(first.global_shape),
-            "blocks": [{"rank": rank, "offsets": list(s.offsets), "shape": list(s.shape)} for rank, s in parts],
+            "blocks": [
+                {"rank": rank, "key": s.key, "offsets": list(s.offsets), "shape": list(s.shape)} for rank, s in parts
+            ],
         }
     return {"tensors": tensors, "ranks": len(shares)}
 
@@ -103,3 +117,28 @@ def _overlap(specs: Sequence[BlockSpec]) -> bool:
             if a.offsets and b.offsets[0] >= a.offsets[0] + a.shape[0]:
                 break
     return False
+
+
+def flat_rectangles(shape: tuple[int, ...], start: int, stop: int) -> list[Rectangle]:
+    """Returns (offsets, shape) of the rectangles that elements `start` to `stop` of a flattened tensor consist of.
+
+    Along the first dimension a range is a piece of one row, whole rows, and a piece of one more row; the pieces are
+    ranges of a tensor with one dimension less.
+    """
+    if stop <= start:
+        return []
+    if not shape:
+        return [((), ())]
+    inner, row = shape[1:], prod(shape[1:])
+    first, last = -(-start // row), stop // row  # the whole rows between them
+    if first > last:  # within one row
+        return _pieces(inner, last, start - last * row, stop - last * row)
+    head = _pieces(inner, first - 1, row - (first * row - start), row)
+    whole: list[Rectangle] = []
+    if last > first:
+        whole.append(((first, *(0,) * len(inner)), (last - first, *inner)))
+    return head + whole + _pieces(inner, last, 0, stop - last * row)
+
+
+def _pieces(inner: tuple[int, ...], index: int, start: int, stop: int) -> list[Rectangle]:
+    return [((index, *offsets), (1, *shape)) for offsets, shape in flat_rectangles(inner, start, stop)]

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from configs.errors import RunFailed
 from configs.runfolder import Attempt, RunFolder
-from train.checkpoint_files import Ranks, save_checkpoint
+from train.checkpoint_files import Ranks, Saved, agree_on_plan, save_checkpoint
 from train.checkpoint_reading import Checkpoint, begin_attempt, find_latest, retire
 from train.shard_files import Block
+from train.shard_plan import BlockSpec
 
 NAMES = ("model.embed.weight", "model.norm.weight", "optimizer.embed.weight.exp_avg", "rng.00000.cpu")
 # Every function of `os` through which the protocol, tidying up and the run folder reach the system.
@@ -45,8 +46,19 @@ def blocks_of(step: int, *, elements: int = 600) -> dict[str, Block]:
 def save(run: RunFolder, attempt: Attempt, step: int, *, keep: int = 2, elements: int = 600) -> None:
     """Saves `step` and tidies up, as a run of one process does."""
     state = {"step": step, "ledger": f"head-{step}", "best_step": None}
-    save_checkpoint(attempt, step, blocks_of(step, elements=elements), state, Ranks.single())
+    save_blocks(attempt, step, blocks_of(step, elements=elements), state, Ranks.single())
     retire(run, attempt, keep=keep, best_step=None)
+
+
+def save_blocks(
+    attempt: Attempt, step: int, blocks: Mapping[str, Block | list[Block]], state: dict[str, Any], ranks: Ranks
+) -> Saved:
+    """Agrees on a plan for blocks by the tensor's name, and saves them."""
+    held = {}
+    for name, some in blocks.items():
+        held.update({BlockSpec.of(name, block): block for block in (some if isinstance(some, list) else [some])})
+    plan = agree_on_plan(list(held), ranks)
+    return save_checkpoint(attempt, step, plan, {spec.key: block for spec, block in held.items()}, state, ranks)
 
 
 def check(checkpoint: Checkpoint, *, elements: int = 600) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from configs.atomic import sha256_file
 from configs.errors import CheckpointError, RunFailed
 from configs.runfolder import Attempt, RunFolder, Superseded, read_events
 from tests.kills import saver
-from train.checkpoint_files import Ranks, Saved, save_checkpoint
+from train.checkpoint_files import Ranks, Saved, sealed_json, unseal_json
 from train.checkpoint_reading import begin_attempt, checkpoint_of, find_latest, open_checkpoint, retire
 from train.shard_files import Block, SafetensorsFile, assemble, write_safetensors
-from train.shard_plan import BlockSpec, make_index, share_blocks
+from train.shard_plan import BlockSpec, flat_rectangles, make_index, share_blocks
 
 FILES = ("rank-00000.safetensors", "index.json", "state.json", "manifest.json")
 
@@ -159,7 +160,7 @@ def test_a_rewritten_parent_is_noticed(run: RunFolder) -> None:
     blocks = saver.blocks_of(2)
     run_alone = Attempt(run.path / "..", 1)  # a writer that cannot see that it is superseded
     os.makedirs(run_alone.checkpoints)
-    saved = save_checkpoint(run_alone, 2, blocks, {"step": 2, "ledger": "other"}, Ranks.single())
+    saved = saver.save_blocks(run_alone, 2, blocks, {"step": 2, "ledger": "other"}, Ranks.single())
     os.rename(saved.folder, first.checkpoints / "step-00000002")
     checkpoint, skipped = find_latest(run)
     assert checkpoint is not None and checkpoint.step == 1
@@ -171,7 +172,7 @@ def test_ranks_share_replicated_tensors_and_any_rank_count_reads_them(run: RunFo
     attempt = begin(run)
     blocks = saver.blocks_of(4)
     state = {"step": 4, "ledger": "head-4"}
-    results = on_ranks(size, lambda ranks: save_checkpoint(attempt, 4, blocks, state, ranks))
+    results = on_ranks(size, lambda ranks: saver.save_blocks(attempt, 4, blocks, state, ranks))
     assert all(isinstance(result, Saved) for result in results), results
     checkpoint = checkpoint_of(run, 4)
     saver.check(checkpoint)
@@ -187,12 +188,75 @@ def test_sharded_tensors_are_put_together(run: RunFolder, cuts: list[int]) -> No
 
     def work(ranks: Ranks) -> Saved:
         low, high = cuts[ranks.rank], cuts[ranks.rank + 1]
-        return save_checkpoint(attempt, 4, {"model.w": Block(whole[low:high], "F32", (100, 6), (low, 0))}, {}, ranks)
+        return saver.save_blocks(attempt, 4, {"model.w": Block(whole[low:high], "F32", (100, 6), (low, 0))}, {}, ranks)
 
     on_ranks(len(cuts) - 1, work)
     checkpoint = checkpoint_of(run, 4)
     np.testing.assert_array_equal(checkpoint.read("model.w"), whole)
     np.testing.assert_array_equal(checkpoint.read("model.w", ((30, 1), (60, 3))), whole[30:90, 1:4])
+    for start, stop in ((0, 600), (0, 0), (7, 8), (235, 250), (239, 467), (600, 600)):
+        np.testing.assert_array_equal(checkpoint.read_flat("model.w", start, stop), whole.reshape(-1)[start:stop])
+
+
+@pytest.mark.parametrize("cuts", [[0, 60], [0, 7, 60], [0, 29, 31, 60], [0, 5, 5, 44, 60]])
+def test_flat_ranges_give_several_blocks_of_a_tensor_to_one_rank(run: RunFolder, cuts: list[int]) -> None:
+    attempt = begin(run)
+    whole = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+
+    def work(ranks: Ranks) -> Saved:
+        low, high = cuts[ranks.rank], cuts[ranks.rank + 1]
+        blocks, position = [], low
+        for offsets, shape in flat_rectangles(whole.shape, low, high):
+            size = int(np.prod(shape))
+            part = whole.reshape(-1)[position : position + size].reshape(shape)
+            blocks.append(Block(part, "F32", whole.shape, offsets))
+            position += size
+        return saver.save_blocks(attempt, 4, {"model.w": blocks}, {}, ranks)
+
+    results = on_ranks(len(cuts) - 1, work)
+    assert all(isinstance(result, Saved) for result in results), results
+    checkpoint = checkpoint_of(run, 4)
+    assert checkpoint.shape("model.w") == (3, 4, 5)
+    np.testing.assert_array_equal(checkpoint.read("model.w"), whole)
+    for start in range(0, 61, 3):
+        for stop in range(start, 61, 7):
+            np.testing.assert_array_equal(checkpoint.read_flat("model.w", start, stop), whole.reshape(-1)[start:stop])
+    keys = [block["key"] for block in checkpoint.index["tensors"]["model.w"]["blocks"]]
+    assert "model.w" in keys and all(key == "model.w" or key.startswith("model.w@") for key in keys)
+
+
+def test_a_flat_read_touches_only_its_own_pages(run: RunFolder) -> None:
+    attempt = begin(run)
+    whole = np.zeros((4096, 1024), np.float32)  # 16 MiB
+    saver.save_blocks(attempt, 1, {"model.w": Block.whole(whole, "F32")}, {}, Ranks.single())
+    checkpoint = checkpoint_of(run, 1)
+    checkpoint.read_flat("model.w", 0, 1)  # opens the file
+    before = resident_bytes()
+    checkpoint.read_flat("model.w", 2_000_000, 2_001_000)
+    assert resident_bytes() - before < 4 * 2**20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_checkpoint_of_the_format_before_is_read(run: RunFolder) -> None:
+    attempt = begin(run)
+    saver.save(run, attempt, 1)
+    folder = attempt.checkpoints / "step-00000001"
+    index = json.loads((folder / "index.json").read_bytes())
+    for tensor in index["tensors"].values():
+        for block in tensor["blocks"]:
+            del block["key"]
+    (folder / "index.json").write_text(json.dumps(index))
+    manifest = unseal_json((folder / "manifest.json").read_bytes())
+    manifest["format"] = 1
+    manifest["files"]["index.json"] = {
+        "bytes": (folder / "index.json").stat().st_size,
+        "sha256": sha256_file(folder / "index.json"),
+    }
+    (folder / "manifest.json").write_bytes(sealed_json(manifest))
+    saver.check(checkpoint_of(run, 1))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +274,7 @@ def test_holes_and_overlaps_are_refused(offsets: list[int], message: str | None)
 
 def test_a_tensor_that_lacks_elements_is_never_filled_in() -> None:
     with pytest.raises(CheckpointError, match="w: 4 of 6 elements are in the files"):
-        assemble("w", (6,), "F32", [((0,), np.zeros(4, np.float32))])
+        assemble("w", np.empty(6, np.float32), (0,), [((0,), np.zeros(4, np.float32))])
 
 
 def test_an_absent_tensor_is_an_error(run: RunFolder) -> None:
@@ -235,7 +299,7 @@ def test_a_full_disk_is_said_on_every_rank_and_costs_nothing(
     saver.save(run, attempt, 1)
     small_files(2000)
     blocks = saver.blocks_of(2)
-    results = on_ranks(size, lambda ranks: save_checkpoint(attempt, 2, blocks, {}, ranks))
+    results = on_ranks(size, lambda ranks: saver.save_blocks(attempt, 2, blocks, {}, ranks))
     small_files(resource.RLIM_INFINITY)
     for result in results:
         assert isinstance(result, RunFailed)
@@ -253,9 +317,9 @@ def test_retention_keeps_the_best_and_the_newest(run: RunFolder) -> None:
     for step in (1, 2, 3):
         saver.save(run, first, step, keep=9)
     second = begin(run)
-    save_checkpoint(first_without_successor(first), 4, saver.blocks_of(4), {}, Ranks.single())  # off the chain
+    saver.save_blocks(first_without_successor(first), 4, saver.blocks_of(4), {}, Ranks.single())  # off the chain
     for step in (4, 5):
-        save_checkpoint(second, step, saver.blocks_of(step), {"ledger": f"head-{step}"}, Ranks.single())
+        saver.save_blocks(second, step, saver.blocks_of(step), {"ledger": f"head-{step}"}, Ranks.single())
     removed = retire(run, second, keep=2, best_step=1)
     left = {path.relative_to(run.path / "attempts").as_posix() for path in run.path.glob("attempts/*/checkpoints/*")}
     assert left == {f"1/checkpoints/{name(1)}", f"2/checkpoints/{name(4)}", f"2/checkpoints/{name(5)}"}
@@ -294,7 +358,7 @@ def test_a_superseded_attempt_saves_and_deletes_nothing(run: RunFolder) -> None:
         saver.save(run, first, step)
     begin(run)
     before = sorted(run.path.rglob("*"))
-    results = on_ranks(2, lambda ranks: save_checkpoint(first, 3, saver.blocks_of(3), {}, ranks))
+    results = on_ranks(2, lambda ranks: saver.save_blocks(first, 3, saver.blocks_of(3), {}, ranks))
     assert all(isinstance(result, Superseded) for result in results)
     with pytest.raises(Superseded):
         retire(run, first, keep=1, best_step=None)

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
-from configs.errors import CheckpointError
+from configs.schema import EngineSection, TrainingSection
 from train.distributed import Context, Dims
-from train.engines import StepResult
+from train.engines import MakeOptimizer, StepResult
+from train.engines.local import clipped_step, fill_part, load_torch_state, quiet_update, torch_state, trained
+from train.loss_scale import LossScale
 from train.scores import Scores
-from train.shards import LocalShard
+from train.shards import LocalShard, TensorReader
 
 
 class DdpEngine:
     """Data parallelism by torch's DDP, prepared by Accelerate."""
 
-    def __init__(self, context: Context, *, max_grad_norm: float) -> None:
-        self.dims = Dims(context.rank, context.world_size, context.world_size)
-        self._device = context.device
-        self._max_grad_norm = max_grad_norm
+    autocasts = True
+    loads_shards = False
+    is_sharded = False
 
-    def prepare(self, scores: Scores, optimizer: torch.optim.Optimizer) -> nn.Module:
+    def __init__(self, section: EngineSection, training: TrainingSection, context: Context) -> None:
+        self.dims = Dims(context.rank, context.world_size, context.world_size)
+        self.weights_device = context.device
+        self._max_grad_norm = training.max_grad_norm
+        self._scale = LossScale.of(training.precision)
+
+    def construction(self) -> contextlib.AbstractContextManager[object]:
+        """Returns a context that changes nothing: the model is built whole."""
+        return contextlib.nullcontext()
+
+    def prepare(self, scores: Scores, make_optimizer: MakeOptimizer) -> nn.Module:
         """Returns `scores` wrapped for the exchange of gradients; the module itself in one process."""
-        self._optimizer = optimizer
-        self._named = {name: p for name, p in scores.model.named_parameters() if p.requires_grad}
+        self._model = scores.model
+        self.optimizer = make_optimizer(scores.model.named_parameters())
+        self._named = dict(trained(scores.model))
         self._parameters = list(self._named.values())
         self._module: nn.Module = scores
         if self.dims.world > 1:
@@ -39,8 +49,9 @@ class DdpEngine:
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        accelerator = Accelerator(cpu=self._device.type == "cpu", kwargs_handlers=[ddp])
-        expected = DistributedType.MULTI_CPU if self._device.type == "cpu" else DistributedType.MULTI_GPU
+        on_cpu = self.weights_device.type == "cpu"
+        accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
+        expected = DistributedType.MULTI_CPU if on_cpu else DistributedType.MULTI_GPU
         # Accelerate falls back to a world of one without a word when its set-up is not what it expects.
         if (accelerator.distributed_type, accelerator.num_processes) != (expected, self.dims.world):
             raise RuntimeError(
@@ -51,6 +62,11 @@ class DdpEngine:
         if not isinstance(module, nn.parallel.DistributedDataParallel):
             raise RuntimeError(f"Accelerate returned {type(module).__name__}, expected DistributedDataParallel")
         return module
+
+    def load_weights(self, reader: TensorReader) -> None:
+        """Overwrites every weight."""
+        for name, parameter in self._model.named_parameters():
+            fill_part(parameter, reader, name)
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -63,57 +79,32 @@ class DdpEngine:
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Adds the gradients of `loss`."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self._scale.value if self._scale.is_dynamic else loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> StepResult:
-        """Clips to `max_grad_norm` (0: not at all) and updates."""
-        total = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        norm = float(total)
-        # Far below the limit torch would multiply every gradient by exactly 1; its rounding decides near the limit.
-        if self._max_grad_norm and norm > 0.99 * self._max_grad_norm:
-            nn.utils.clip_grads_with_norm_(self._parameters, self._max_grad_norm, total)
-        applied = math.isfinite(norm)
-        if applied:
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return StepResult(norm, applied)
+        """Clips and updates."""
+        return clipped_step(self._parameters, self.optimizer, self._max_grad_norm, self._scale)
 
     def discard(self) -> None:
         """Clears gradients without an update."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, LocalShard]:
+    def warm_up(self) -> None:
+        """Makes one update that changes nothing."""
+        quiet_update(self.optimizer)
+
+    def state(self) -> dict[str, list[LocalShard]]:
         """Returns the trained weights and their optimizer state, whole: every rank holds the same."""
-        tensors: dict[str, Tensor] = {f"model.{name}": parameter.detach() for name, parameter in self._named.items()}
-        for name, parameter in self._named.items():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        return {name: LocalShard.whole(tensor) for name, tensor in tensors.items()}
+        return torch_state(self._named, self.optimizer)
 
-    def load_state(self, names: Collection[str], read: Callable[[str], Tensor]) -> None:
-        """Overwrites weights and optimizer state in place.
+    def load_state(self, reader: TensorReader) -> None:
+        """Overwrites weights and optimizer state in place."""
+        load_torch_state(self._named, self.optimizer, reader)
 
-        Raises:
-            CheckpointError: the checkpoint lacks a tensor that this run trains, or has one of another shape.
-        """
-        keys_by_parameter: dict[str, list[str]] = {}
-        for name in names:
-            if name.startswith("optimizer."):
-                parameter_name, key = name.removeprefix("optimizer.").rsplit(".", 1)
-                keys_by_parameter.setdefault(parameter_name, []).append(key)
-        for name, parameter in self._named.items():
-            if f"model.{name}" not in names:
-                raise CheckpointError(f"checkpoint has no tensor model.{name}, which this run trains")
-            value = read(f"model.{name}")
-            if value.shape != parameter.shape:
-                raise CheckpointError(
-                    f"checkpoint tensor model.{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}"
-                )
-            with torch.no_grad():
-                parameter.copy_(value)
-            self._optimizer.state[parameter] = {
-                # AdamW counts steps in a float32 scalar beside the weights' device or on the CPU: fused wants the former.
-                key: read(f"optimizer.{name}.{key}").to(parameter.device)
-                for key in keys_by_parameter.get(name, [])
-            }
+    def gather(self, name: str) -> Tensor:
+        """Returns a copy of the weight."""
+        return self._model.get_parameter(name).detach().to("cpu", copy=True)
 
+    def direct_calls(self) -> contextlib.AbstractContextManager[object]:
+        """Returns a context that changes nothing: the model is whole."""
+        return contextlib.nullcontext()
