@@ -27,7 +27,7 @@ REDUCED_TIMEOUT_S = 300.0
 TIMEOUT_S = 3600.0
 SHARDED = ("zero1", "zero2", "zero3", "fsdp2")
 # Late imports of a run: after the fork each rank would do them again.
-_LATE = ("accelerate", "deepspeed", "peft", "data_pipelines.build", "train.run")
+_LATE = ("accelerate", "deepspeed", "peft", "data_pipelines.build", "train.learner")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from train import distributed
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.inputs import Inputs
-from train.run import Learner, build_learner
+from train.learner import Learner, build_learner
 from train.objectives import Objective, Term
 from train.prove import reference
 from train.prove.cases import Case
@@ -137,9 +137,8 @@ def run_plainly(bench: Bench, device: str) -> dict[str, Any]:
 def find_settings(model: nn.Module, documents: list[reference.Labelled], optimizers: list[str]) -> Settings:
     """Returns rates and clipping from the first gradient."""
     reference.accumulate(model, documents)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt())
-    total = float(sum(g.double().abs().sum() for g in gradients))
+    norm = float(reference.total_norm(list(model.parameters())))
+    total = float(sum(p.grad.double().abs().sum() for p in model.parameters() if p.grad is not None))
     model.zero_grad(set_to_none=True)
     clip = CLIPPED_SHARE * norm
     # SGD's first step lowers the loss by lr * clip * norm, AdamW's (a sign in each place) by lr * sum of |g|.
@@ -276,7 +275,7 @@ def digests(learner: Learner, *, with_optimizer: bool = False) -> dict[str, str]
     found: dict[str, str] = {}
     for name, shards in learner.engine.state().items():
         if name.startswith("model.") or with_optimizer:
-            found[name.removeprefix("model.")] = _digest(shard.tensor for shard in (shards if isinstance(shards, list) else [shards]))
+            found[name.removeprefix("model.")] = _digest(shard.tensor for shard in shards)
     for name, parameter in learner.model.named_parameters():
         if not parameter.requires_grad:
             found[name] = _digest([_local(parameter)])
