@@ -118,6 +118,7 @@ class DeepSpeedEngine:
         self._engine.step()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+        self._state.link()
         self._state.set_counters(0.0)
 
     def state(self) -> dict[str, list[LocalShard]]:
