@@ -14,6 +14,7 @@ VERBS = {
     "init": "cli.init:main",
     "doctor": "cli.doctor:main",
     "inspect": "cli.inspect:main",
+    "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
     "runs": "cli.runs:main",

@@ -158,8 +158,8 @@ def report_step(
             "lr": lr,
             "tokens": state.tokens,
             "supervised": state.supervised,
-            **figures,
             **load,
+            **figures,
         },
     )
     if parts.checkpointer.published is not None:

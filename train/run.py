@@ -258,13 +258,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
 
 
 def finish_run(session: Session, state: RunState) -> Finished | None:
-    """Puts the best weights in place and exports them; rank 0 writes, the others wait for it."""
-    activity.enter("export")
-    best = state.best_step
-    if best is not None and best != state.step:
-        saved = checkpoint_of(session.request.run, best)
-        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
     """Exports the best weights straight from their checkpoint; rank 0 writes, the others wait for it."""
+    activity.enter("export")
     best = state.best_step or state.step
     merges = export_kind(session.learner.model, session.request.config.export.merge) == "merged"
     if merges and best != state.step:

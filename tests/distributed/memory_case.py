@@ -9,7 +9,6 @@ tensor, resident memory, and the formula's bytes. Weights are random, rows short
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import gc
 import importlib
 import json
