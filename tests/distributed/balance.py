@@ -18,7 +18,7 @@ from configs.schema import EngineSection, OptimizerSection, TrainingSection
 from data_pipelines.collate import collate
 from data_pipelines.index import Store
 from data_pipelines.order import rank_slice
-from tests.distributed.forked import run_ranks
+from train.prove.forked import run_ranks
 from tests.small_store import small_store
 
 STEPS = 3
