@@ -36,7 +36,7 @@ def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bo
         config, stem = smoke_config(config), f"{stem}-smoke"
     facts = facts_of(config)
     resolved = compose.resolve(config, facts)
-    attempted.add(check(resolved.config, facts, trains=trains))
+    attempted.add([*resolved.problems, *check(resolved.config, facts, trains=trains)])
     if attempted.problems:
         raise ConfigError(attempted.problems)
     if resolved.config.engine.deepspeed is not None:

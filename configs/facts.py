@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ class Facts:
         num_gpus: visible GPUs of this machine.
         world_size: ranks that a launcher started; None outside one.
         versions: installed version by distribution; a name that is missing is not installed, an empty mapping unknown.
+        gpu_bytes: memory of one of them, as its name says; the smallest where they differ.
+        host_bytes: main memory of this machine.
     """
 
     num_gpus: int
     model: dict[str, Any] = field(default_factory=dict)
     world_size: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    gpu_bytes: int | None = None
+    host_bytes: int | None = None
 
     @property
     def max_positions(self) -> int | None:
@@ -36,8 +41,14 @@ class Facts:
 
 def facts_of(config: RunConfig) -> Facts:
     """Reads the facts of `config` on this machine, without torch."""
+    gpus = count_gpus()
     return Facts(
-        num_gpus=count_gpus(), model=_model_values(config), world_size=_launched_ranks(), versions=_installed()
+        num_gpus=gpus,
+        model=_model_values(config),
+        world_size=_launched_ranks(),
+        versions=_installed(),
+        gpu_bytes=gpu_memory_bytes() if gpus else None,
+        host_bytes=host_memory_bytes(),
     )
 
 
@@ -72,6 +83,52 @@ def count_gpus() -> int:
         return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
     folder = Path("/proc/driver/nvidia/gpus")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+# GiB of cards whose name in the driver does not say it (vendor's data sheets); the first part found in the name counts.
+_CARDS = {
+    "H200": 141,
+    "H800": 80,
+    "H100 NVL": 94,
+    "H100": 80,
+    "H20": 96,
+    "L40": 48,
+    "L20": 48,
+    "L4": 24,
+    "A6000": 48,
+    "A40": 48,
+    "A10": 24,
+    "RTX 4090": 24,
+    "RTX 3090": 24,
+    "T4": 16,
+}
+
+
+def gpu_memory_bytes(folder: Path = Path("/proc/driver/nvidia/gpus")) -> int | None:
+    """Returns the memory of this machine's smallest GPU by what the driver calls it; None when a name says nothing."""
+    sizes = []
+    for path in sorted(folder.glob("*/information")):
+        try:
+            named = re.search(r"^Model:\s*(.+)$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        except OSError:
+            return None
+        sizes.append(_card_gib(named[1]) if named else None)
+    known = [size for size in sizes if size is not None]
+    return min(known) * 2**30 if known and len(known) == len(sizes) else None
+
+
+def _card_gib(name: str) -> int | None:
+    if said := re.search(r"(\d+) ?GB", name):
+        return int(said[1])
+    return next((size for part, size in _CARDS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
+def host_memory_bytes() -> int | None:
+    """Returns this machine's main memory, None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
 
 
 def _model_values(config: RunConfig) -> dict[str, Any]:

@@ -59,6 +59,12 @@ class Metrics:
         self._last_tokens = None
         self._write(step, values)
 
+    def rewind(self, step: int) -> None:
+        """Takes back what was recorded after `step`; trackers elsewhere keep it."""
+        self._last_tokens = None
+        if self._file is not None:
+            self._file.keep_until(step)
+
     def save(self, step: int, values: Mapping[str, Any]) -> None:
         """Records the figures of one save."""
         self._last_tokens = None
