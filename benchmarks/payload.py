@@ -9,7 +9,8 @@ recorded; the payload is what this process puts in. Some weights have an odd num
              shared out in equal numbers, rounded up: what is put in is this process's padded part of the weights, and
              the whole padded gradient. In bf16 weights travel in 2 bytes.
 
-Beside these every update makes small exchanges: counts and losses (fp64), FSDP2's gradient norm. They are listed.
+Beside these every update makes small exchanges: counts, losses and the ranks' times (fp64), FSDP2's gradient norm. They
+are listed.
 Predicted: equal to the byte.
 """
 
@@ -34,6 +35,7 @@ from configs.schema import EngineSection, TrainingSection
 from train import distributed
 from train.engines import build_engine
 from train.objectives import build_objective
+from train.pace import Pace
 from train.rehearsal import worst_batch
 from train.scores import Scores
 from train.step import train_step
@@ -63,7 +65,7 @@ def make_model() -> nn.Module:
         attn_implementation="sdpa",
     )
     torch.manual_seed(0)
-    model: nn.Module = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model: nn.Module = LlamaForCausalLM(config)
     return model
 
 
@@ -100,10 +102,14 @@ def measure_rank(engine_name: str, precision: str) -> dict[str, Any]:
     module = engine.prepare(Scores(model, precision=precision if engine.autocasts else "fp32"), make_optimizer)
     objective = build_objective("sft")
     window = [worst_batch(1, 16, 1001, torch.device("cpu")) for _ in range(MICRO_BATCHES)]
-    train_step(engine, module, objective, window, stop=False)  # DDP makes its final buckets after the first backward
+    pace = Pace(context.rank, context.world_size)
+    pace.begin()
+    # DDP makes its final buckets after the first backward pass.
+    train_step(engine, module, objective, window, stop=False, pace=pace)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
-        train_step(engine, module, objective, window, stop=False)
+        pace.begin()
+        train_step(engine, module, objective, window, stop=False, pace=pace)
     with tempfile.TemporaryDirectory() as name:
         profile.export_chrome_trace(f"{name}/trace.json")
         events = json.loads(Path(f"{name}/trace.json").read_text(encoding="utf-8"))["traceEvents"]
