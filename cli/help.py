@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 GROUPS = (
     ("Start", ("init", "doctor")),
-    ("Before", ("inspect", "prepare")),
+    ("Before", ("inspect", "prove", "prepare")),
     ("Run", ("train",)),
     ("After", ("runs", "chat", "export")),
     ("Shell", ("completion",)),
@@ -46,6 +46,17 @@ VERBS = {
             "--rows N": "how many packed rows are shown (2)",
             "--html FILE": "the same as a page, with the histogram of lengths; private, as it shows your text",
             "--bad-rows FILE.csv": "every row that cannot be used, without its text",
+        },
+        takes_keys=True,
+    ),
+    "prove": Verb(
+        "the numbers: same loss on any split, rank count and engine",
+        ("aisc prove RUN.yaml [key=value ...]           your model, your data, your engine",),
+        {
+            "--reduced": "a few small layers of your model's kind, random weights: a minute on a CPU",
+            "--steps N": "optimizer steps of each case (4)",
+            "--ranks N": "up to N ranks (2); 1: one process only",
+            "--json FILE": "every curve and verdict",
         },
         takes_keys=True,
     ),

@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from configs.errors import RunFailed, UserError
+from configs.errors import AlreadyTold, RunFailed, UserError
 from configs.values import nearest
 
 VERBS = {
     "init": "cli.init:main",
     "doctor": "cli.doctor:main",
     "inspect": "cli.inspect:main",
+    "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
     "runs": "cli.runs:main",
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {_indent(str(error))}", file=sys.stderr)
         return EXIT_INPUT
+    except AlreadyTold as error:
+        return error.code
     except RunFailed as error:
         print(f"failed: {_indent(str(error))}", file=sys.stderr)
         return EXIT_FAILED

@@ -15,13 +15,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from configs.deepspeed_keys import adopt
 from configs.engine_choice import Choice, Machine, candidates, choose_engine
 from configs.errors import ConfigError
 from configs.facts import Facts
 from configs.frontdoor import Assignment, known_paths, read_arguments
 from configs.memory import Setup, model_of
 from configs.schema import SECTIONS, RunConfig
-from configs.values import BadValue, coerce, fields_of, hints_of, nearest, refuse_targets, show
+from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, nearest, refuse_targets, show
 
 FULL_LR = 1e-5
 LORA_LR = 1e-4
@@ -155,10 +156,12 @@ def _set(config: RunConfig, assignment: Assignment) -> str | None:
         if depth == len(path) - 1:
             return _set_field(target, fields[name], hint, assignment)
         inner = getattr(target, name)
+        if inner is None and mapping_of(hint):  # `engine.deepspeed.KEY=VALUE`
+            setattr(target, name, inner := {})
         if dataclasses.is_dataclass(inner):
             target = inner
         elif isinstance(inner, dict):
-            return _set_in_mapping(inner, hint, path[depth + 1 :], assignment)
+            return _set_in_mapping(inner, mapping_of(hint), path[depth + 1 :], assignment)
         else:
             return f"{where}{dotted}: no such key; {'.'.join(path[: depth + 1])} is a value, not a section"
     return f"{where}{dotted}: is a section; expected {dotted}.KEY=VALUE"
@@ -264,6 +267,7 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
     take(resolved.training, "training.duration", duration, f"default for {config.objective.name}")
     gpu = facts.num_gpus > 0
     take(resolved.training, "training.precision", "bf16" if gpu else "fp32", "a GPU" if gpu else "no GPU")
+    reasons |= adopt(resolved.engine)
     take(resolved.engine, "engine.processes", max(1, facts.num_gpus), "one per visible GPU" if gpu else "no GPU")
     take(resolved.engine, "engine.backend", "nccl" if gpu else "gloo", "a GPU" if gpu else "no GPU")
     problems = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -19,12 +20,16 @@ class Facts:
     Attributes:
         model: values of config.json, or of `model.arch`.
         num_gpus: visible GPUs of this machine.
+        world_size: ranks that a launcher started; None outside one.
+        versions: installed version by distribution; a name that is missing is not installed, an empty mapping unknown.
         gpu_bytes: memory of one of them, as its name says; the smallest where they differ.
         host_bytes: main memory of this machine.
     """
 
     num_gpus: int
     model: dict[str, Any] = field(default_factory=dict)
+    world_size: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
     gpu_bytes: int | None = None
     host_bytes: int | None = None
 
@@ -40,9 +45,35 @@ def facts_of(config: RunConfig) -> Facts:
     return Facts(
         num_gpus=gpus,
         model=_model_values(config),
+        world_size=_launched_ranks(),
+        versions=_installed(),
         gpu_bytes=gpu_memory_bytes() if gpus else None,
         host_bytes=host_memory_bytes(),
     )
+
+
+def _launched_ranks() -> int | None:
+    """Returns the ranks of this job as torchrun or srun says them to each rank."""
+    on_slurm = "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ
+    text = os.environ.get("SLURM_NTASKS" if on_slurm else "WORLD_SIZE", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "deepspeed"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def ranks_of(config: RunConfig, facts: Facts) -> int | None:
+    """Returns how many processes share the work: the launcher's count, or this machine's; None while it is `auto`."""
+    if facts.world_size is not None:
+        return facts.world_size
+    return config.engine.processes if isinstance(config.engine.processes, int) else None
 
 
 def count_gpus() -> int:

@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from configs.runfolder import read_json, read_metrics
-from tests.distributed.forked import run_ranks
+from train.prove.forked import RanksFailed, run_ranks
 from tests.distributed.mutants import MUTANTS
 from tests.distributed.reference import Curve, Recipe, train_by_trainer, train_plainly
 from tests.kills.lab import make_tokenizer, only_run
@@ -251,7 +251,7 @@ def attempt(what: Callable[..., Curve], *arguments: Any, **options: Any) -> dict
     """Returns the curve, or {"error": ...}: one broken case must not hide the others."""
     try:
         return what(*arguments, **options)
-    except AssertionError as error:
+    except RanksFailed as error:
         return {"error": str(error)}
 
 

@@ -32,12 +32,14 @@ class ZeroState:
         named: the trained parameters.
         part_of: finds this rank's range.
         refresh: brings the fp32 weights into the working weights of all ranks.
+        link: called once the optimizer's state exists.
     """
 
     zero: Any
     named: dict[str, nn.Parameter]
     part_of: PartOf
     refresh: Callable[[], None]
+    link: Callable[[], None] = lambda: None
 
     def shards(self) -> dict[str, list[LocalShard]]:
         """Returns this rank's part of weights and optimizer state."""
@@ -117,7 +119,13 @@ def partitioned_state(zero: Any, named: dict[str, nn.Parameter]) -> ZeroState:
             return None
         return mapping.get_hp_fragment(key).detach(), mapping.lp_fragment_address.start
 
-    return ZeroState(zero, named, part_of, zero.update_lp_params)
+    def link() -> None:
+        # DeepSpeed links parameters to their moments after the update of the first group; those of later groups have none
+        # yet then, and stay without.
+        zero._hp_optimizer_states_linked = False
+        zero._lazy_init_hp_params_optimizer_state()
+
+    return ZeroState(zero, named, part_of, zero.update_lp_params, link)
 
 
 def sharded_state(zero: Any, named: dict[str, nn.Parameter]) -> ZeroState:

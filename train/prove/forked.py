@@ -1,11 +1,13 @@
 """A function on several ranks, forked from one process that has imported everything and computed nothing.
 
 A fork costs milliseconds, importing the stack some eight CPU-seconds. Threads do not survive a fork, so a process that
-has used torch must not call this: test modules start `python -m` on a scenario and read its JSON.
+has computed with torch, or looked at a GPU, must not call this: test modules start `python -m` on a scenario and read
+its JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -22,6 +24,13 @@ from typing import Any
 
 TIMEOUT_S = 240.0
 LAST_CHARACTERS = 3000
+# What a launcher sets: a rank that is alone must see none of it.
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+
+
+class RanksFailed(RuntimeError):
+    """Some rank raised, was killed or took too long; the message ends with what each rank printed last."""
 
 
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, timeout_s: float = TIMEOUT_S) -> list[Any]:
@@ -30,23 +39,27 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, timeout
     Each rank sees the environment that a launcher sets; with one rank there is none, as in a plain start.
 
     Raises:
-        AssertionError: a rank raised or was killed, or time ran out; the rest are killed, the message holds their output.
+        RanksFailed: a rank raised or was killed, or time ran out; the rest are killed, the message holds their output.
     """
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sys.stdout.flush()
         sys.stderr.flush()
-        pids = []
-        for rank in range(world):
-            pid = os.fork()
-            if pid == 0:
-                _become(rank, world, port, folder, function, arguments, timeout_s)
-            pids.append(pid)
-        codes = _wait(pids, time.monotonic() + timeout_s)
+        pids: list[int] = []
+        try:
+            for rank in range(world):
+                pid = os.fork()
+                if pid == 0:
+                    _become(rank, world, port, folder, function, arguments, timeout_s)
+                pids.append(pid)
+            codes = _wait(pids, time.monotonic() + timeout_s)
+        except BaseException:
+            _kill(pids)
+            raise
         if any(codes):
             logs = "\n".join(f"--- rank {i}\n{_tail(folder / f'log-{i}')}" for i in range(world))
-            raise AssertionError(f"{function.__name__} on {world} ranks: exit codes {codes}\n{logs}")
+            raise RanksFailed(f"{function.__name__} on {world} ranks: exit codes {codes}\n{logs}")
         return [json.loads((folder / f"result-{rank}").read_text()) for rank in range(world)]
 
 
@@ -74,10 +87,11 @@ def _become(
         os.dup2(output, 1)
         os.dup2(output, 2)
         faulthandler.dump_traceback_later(0.9 * timeout_s)  # a rank that hangs says where
+        for name in (*LAUNCHER, *SLURM):
+            os.environ.pop(name, None)
         if world > 1:
-            names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
             values = (rank, rank, world, world, "127.0.0.1", port)
-            os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
+            os.environ.update({name: str(value) for name, value in zip(LAUNCHER, values, strict=True)})
         result = function(*arguments)
         (folder / f"result-{rank}").write_text(json.dumps(result))
         code = 0
@@ -109,6 +123,14 @@ def _wait(pids: list[int], deadline: float) -> list[int]:
     for descriptor in pid_of:
         os.close(descriptor)
     return [codes[pid] for pid in pids]
+
+
+def _kill(pids: list[int]) -> None:
+    """Ends every rank that is still there: whoever waited for them was interrupted."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _tail(log: Path) -> str:
