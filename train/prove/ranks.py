@@ -137,7 +137,7 @@ def run_plainly(bench: Bench, device: str) -> dict[str, Any]:
 def find_settings(model: nn.Module, documents: list[reference.Labelled], optimizers: list[str]) -> Settings:
     """Returns rates and clipping from the first gradient."""
     reference.accumulate(model, documents)
-    norm = float(reference.total_norm(list(model.parameters())))
+    norm = reference.total_norm(model.parameters())
     total = float(sum(p.grad.double().abs().sum() for p in model.parameters() if p.grad is not None))
     model.zero_grad(set_to_none=True)
     clip = CLIPPED_SHARE * norm
@@ -162,14 +162,17 @@ def run_case(bench: Bench, case: Case, settings: Settings, backend: str) -> dict
 def configure(bench: Bench, case: Case, settings: Settings, backend: str) -> RunConfig:
     """Returns the user's configuration in this arrangement: the sample, fixed rates, nothing random but the start."""
     config = copy.deepcopy(bench.config)
-    rows = bench.sample.packed_rows if case.packing else bench.sample.documents
+    sample = bench.sample
+    rows, row_tokens = (
+        (sample.packed_rows, sample.row_tokens) if case.packing else (sample.documents, sample.piece_tokens)
+    )
     config.model.path, config.model.tokenizer = str(bench.model), bench.tokenizer_path
     config.model.arch, config.model.random_weights = {}, False
     config.model.attention = case.attention
     if case.precision == "fp32":
         config.model.dtype = "float32"
     config.adapter = _adapter(bench)
-    config.data.sequence_length, config.data.packing = bench.sample.row_tokens, case.packing
+    config.data.sequence_length, config.data.packing = row_tokens, case.packing
     config.training.global_batch_size = rows
     config.training.micro_batch_size = case.micro_rows or -(-rows // case.world)
     config.training.precision = case.precision
@@ -238,11 +241,11 @@ class _NoNumber(torch.autograd.Function):
     """The identity whose gradient is not a number."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
+    def forward(_: Any, scores: Tensor) -> Tensor:
         return scores.view_as(scores)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
         return gradients[0] * float("nan")
 
 
@@ -257,8 +260,8 @@ class Spoiled:
         return self.objective.units(batch)
 
     def loss(self, scores: Tensor, batch: Batch) -> tuple[Term, ...]:
-        scores = scores * float("nan") if self.in_loss else _NoNumber.apply(scores)
-        return self.objective.loss(scores, batch)
+        spoiled: Tensor = scores * float("nan") if self.in_loss else _NoNumber.apply(scores)  # type: ignore[no-untyped-call]
+        return self.objective.loss(spoiled, batch)
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
@@ -267,18 +270,14 @@ def set_dropout(model: nn.Module, share: float) -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = share
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share
+            setattr(module, "attention_dropout", share)  # noqa: B010 - a module's attribute, to the type checker a tensor
 
 
 def digests(learner: Learner, *, with_optimizer: bool = False) -> dict[str, str]:
-    """Returns a hash of this rank's part of each weight, trained as updated or frozen as held, and of optimizer state."""
-    found: dict[str, str] = {}
-    for name, shards in learner.engine.state().items():
-        if name.startswith("model.") or with_optimizer:
-            found[name.removeprefix("model.")] = _digest(shard.tensor for shard in shards)
-    for name, parameter in learner.model.named_parameters():
-        if not parameter.requires_grad:
-            found[name] = _digest([_local(parameter)])
+    """Returns a hash of this rank's part of each weight, trained or frozen, and of optimizer state when it is there."""
+    found = {name: _digest([_local(parameter)]) for name, parameter in learner.model.named_parameters()}
+    if with_optimizer:
+        found |= {name: _digest(shard.tensor for shard in shards) for name, shards in learner.engine.state().items()}
     return found
 
 
