@@ -277,7 +277,10 @@ def digests(learner: Learner, *, with_optimizer: bool = False) -> dict[str, str]
     """Returns a hash of this rank's part of each weight, trained or frozen, and of optimizer state when it is there."""
     found = {name: _digest([_local(parameter)]) for name, parameter in learner.model.named_parameters()}
     if with_optimizer:
-        found |= {name: _digest(shard.tensor for shard in shards) for name, shards in learner.engine.state().items()}
+        for key, shards in learner.engine.state().items():
+            # A weight as the engine updates it, which may be a copy in fp32, and as the model has it: one name.
+            name = key.removeprefix("model.")
+            found[name] = found.get(name, "") + _digest(shard.tensor for shard in shards)
     return found
 
 
