@@ -109,6 +109,7 @@ def build_session(arguments: list[str]) -> Session:
     from train.finish import weight_files
     from train.inputs import read_inputs
     from train.lineage import Hashing
+    from train.watchdog import Watchdog
 
     given = load_checked(arguments, trains=True)
     config = given.config
@@ -121,8 +122,9 @@ def build_session(arguments: list[str]) -> Session:
     learner = run.build_learner(config, context, inputs)
     facts = run.start_facts(config, inputs, hashing.result())
     start = checkpoint.start_attempt(request.run, facts, context)
+    watchdog = Watchdog(start.attempt, 0, 1, 300.0, hint=lambda run: "").start()
     screen = Console(file=open(os.devnull, "w", encoding="utf-8"), force_terminal=True, width=120)  # noqa: SIM115
-    return Session(request, inputs, learner, context, start, facts, screen)
+    return Session(request, inputs, learner, context, start, facts, screen, watchdog)
 
 
 class Ours:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.help import VERBS
 from configs.errors import UserError
-from configs.frontdoor import EXPERIMENT, known_paths, preset_names
+from configs.frontdoor import EXPERIMENT, field_words, known_paths, preset_names
 from configs.help import experiments
 from configs.schema import SECTIONS, RunConfig
 from configs.values import fields_of
@@ -62,7 +62,7 @@ def script() -> str:
 def choices() -> list[tuple[str, list[str]]]:
     """Returns (key, its legal words) for every key that has a fixed list, presets included."""
     found = [(EXPERIMENT, experiments())]
-    found += [(section, names) for section in SECTIONS if (names := preset_names(section))]
+    found += [(section, [*names, *field_words(section)]) for section in SECTIONS if (names := preset_names(section))]
     config = RunConfig()
     for section in SECTIONS:
         for name, field in fields_of(type(getattr(config, section))).items():

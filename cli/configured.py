@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs import compose
+from configs.deepspeed_keys import settings_of
 from configs.errors import ConfigError
 from configs.facts import facts_of
 from configs.rules import check
@@ -35,7 +36,10 @@ def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bo
         config, stem = smoke_config(config), f"{stem}-smoke"
     facts = facts_of(config)
     resolved = compose.resolve(config, facts)
-    attempted.add(check(resolved.config, facts, trains=trains))
+    attempted.add([*resolved.problems, *check(resolved.config, facts, trains=trains)])
     if attempted.problems:
         raise ConfigError(attempted.problems)
+    if resolved.config.engine.deepspeed is not None:
+        # The settings themselves: a file that is edited while the job waits changes nothing.
+        resolved.config.engine.deepspeed = settings_of(resolved.config.engine)
     return Given(resolved.config, resolved.reasons, stem)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from configs.errors import RunFailed, UserError
+from configs.errors import AlreadyTold, RunFailed, UserError
 from configs.values import nearest
 
 VERBS = {
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {_indent(str(error))}", file=sys.stderr)
         return EXIT_INPUT
+    except AlreadyTold as error:
+        return error.code
     except RunFailed as error:
         print(f"failed: {_indent(str(error))}", file=sys.stderr)
         return EXIT_FAILED

@@ -15,11 +15,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from configs.deepspeed_keys import adopt
+from configs.engine_choice import Choice, Machine, candidates, choose_engine
 from configs.errors import ConfigError
 from configs.facts import Facts
 from configs.frontdoor import Assignment, known_paths, read_arguments
+from configs.memory import Setup, model_of
 from configs.schema import SECTIONS, RunConfig
-from configs.values import BadValue, coerce, fields_of, hints_of, nearest, refuse_targets, show
+from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, nearest, refuse_targets, show
 
 FULL_LR = 1e-5
 LORA_LR = 1e-4
@@ -63,10 +66,14 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A configuration with every `auto` replaced but `training.micro_batch_size`; `reasons` says why, by key."""
+    """A configuration with every `auto` replaced but `training.micro_batch_size`; `reasons` says why, by key.
+
+    `problems` names each `auto` for which nothing would do.
+    """
 
     config: RunConfig
     reasons: dict[str, str]
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def load(arguments: Sequence[str]) -> Loaded:
@@ -149,10 +156,12 @@ def _set(config: RunConfig, assignment: Assignment) -> str | None:
         if depth == len(path) - 1:
             return _set_field(target, fields[name], hint, assignment)
         inner = getattr(target, name)
+        if inner is None and mapping_of(hint):  # `engine.deepspeed.KEY=VALUE`
+            setattr(target, name, inner := {})
         if dataclasses.is_dataclass(inner):
             target = inner
         elif isinstance(inner, dict):
-            return _set_in_mapping(inner, hint, path[depth + 1 :], assignment)
+            return _set_in_mapping(inner, mapping_of(hint), path[depth + 1 :], assignment)
         else:
             return f"{where}{dotted}: no such key; {'.'.join(path[: depth + 1])} is a value, not a section"
     return f"{where}{dotted}: is a section; expected {dotted}.KEY=VALUE"
@@ -258,10 +267,51 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
     take(resolved.training, "training.duration", duration, f"default for {config.objective.name}")
     gpu = facts.num_gpus > 0
     take(resolved.training, "training.precision", "bf16" if gpu else "fp32", "a GPU" if gpu else "no GPU")
-    take(resolved.engine, "engine.name", "ddp", "every rank holds the whole model")
+    reasons |= adopt(resolved.engine)
     take(resolved.engine, "engine.processes", max(1, facts.num_gpus), "one per visible GPU" if gpu else "no GPU")
     take(resolved.engine, "engine.backend", "nccl" if gpu else "gloo", "a GPU" if gpu else "no GPU")
-    return Resolved(resolved, reasons)
+    problems = []
+    if resolved.engine.name == "auto":
+        choice = _choose_engine(resolved, facts)
+        take(resolved.engine, "engine.name", choice.candidate.name, choice.reason if gpu else "no GPU")
+        resolved.engine.offload_optimizer = choice.candidate.offload_optimizer
+        resolved.engine.offload_parameters = choice.candidate.offload_parameters
+        problems += [choice.problem] if choice.problem else []
+    return Resolved(resolved, reasons, problems)
+
+
+def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
+    """Returns the cheapest engine that fits and that the other keys of `engine` leave; all else is resolved already."""
+    engine, training, model, adapter = config.engine, config.training, config.model, config.adapter
+    ranks = max(1, int(engine.processes))
+    half = model.dtype == "bfloat16" or (model.dtype == "auto" and training.precision == "bf16" and facts.num_gpus > 0)
+    lora = {
+        "rank": adapter.rank,
+        "target_modules": adapter.target_modules,
+        "modules_to_save": adapter.modules_to_save,
+        "dora": adapter.dora,
+    }
+    setup = Setup(
+        engine="ddp",
+        ranks=ranks,
+        precision=training.precision,
+        optimizer=config.optimizer.name,
+        micro_batch_size=training.micro_batch_size if isinstance(training.micro_batch_size, int) else 1,
+        sequence_length=config.data.sequence_length,
+        recompute=training.gradient_checkpointing,
+        shard_size=engine.shard_size,
+        frozen_bytes=2 if half else 4,
+    )
+    allowed = [
+        candidate
+        for candidate in candidates(ranks)
+        if candidate.offload_optimizer >= engine.offload_optimizer
+        and candidate.offload_parameters >= engine.offload_parameters
+        and (engine.shard_size is None or candidate.name == "fsdp2")
+        and (engine.deepspeed is None or candidate.name.startswith("zero"))
+    ]
+    machine = Machine(facts.gpu_bytes, facts.host_bytes, ranks)
+    return choose_engine(model_of(facts.model, lora if adapter.name == "lora" else None), setup, machine, allowed)
 
 
 def freeze(config: RunConfig) -> str:

@@ -66,3 +66,23 @@ def parse_duration(text: str | int | float) -> Duration:
     if match and match[2].lower() in _UNITS:
         return Duration(float(match[1].replace("_", "").replace(",", "")), _UNITS[match[2].lower()])
     raise ValueError(f"{text!r}: expected a number and a unit: `100 steps`, `3 epochs`, `2e9 tokens` or `10%`")
+
+
+_SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hours": 3600, "d": 86400, "days": 86400}
+
+
+def parse_seconds(text: str | int | float) -> float:
+    """Returns a time in seconds: `30 s`, `5 min`, `6h`, `1 d`, `1:30:00`, `1-12:00:00`; a bare number is seconds.
+
+    Raises:
+        ValueError: it is none of these; `12:30` is refused, as it may mean minutes or hours.
+    """
+    given = str(text).strip().lower()
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", given)
+    if clock:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    match = _PATTERN.fullmatch(given)
+    if match and match[2] in _SECONDS:
+        return float(match[1].replace("_", "").replace(",", "")) * _SECONDS[match[2]]
+    raise ValueError("expected a time: `30 s`, `5 min`, `6h` or `1:30:00`")

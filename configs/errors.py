@@ -25,3 +25,11 @@ class CheckpointError(UserError):
 
 class RunFailed(RuntimeError):
     """The run itself went wrong (non-finite loss, failed check); exit code 1. The message is for the user."""
+
+
+class AlreadyTold(RunFailed):
+    """Another rank has said why the run ends; this one leaves without a word, with the same exit code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the cause is told by another rank (exit code {code})")

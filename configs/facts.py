@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,18 @@ class Facts:
     Attributes:
         model: values of config.json, or of `model.arch`.
         num_gpus: visible GPUs of this machine.
+        world_size: ranks that a launcher started; None outside one.
+        versions: installed version by distribution; a name that is missing is not installed, an empty mapping unknown.
+        gpu_bytes: memory of one of them, as its name says; the smallest where they differ.
+        host_bytes: main memory of this machine.
     """
 
     num_gpus: int
     model: dict[str, Any] = field(default_factory=dict)
+    world_size: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    gpu_bytes: int | None = None
+    host_bytes: int | None = None
 
     @property
     def max_positions(self) -> int | None:
@@ -31,7 +41,39 @@ class Facts:
 
 def facts_of(config: RunConfig) -> Facts:
     """Reads the facts of `config` on this machine, without torch."""
-    return Facts(num_gpus=count_gpus(), model=_model_values(config))
+    gpus = count_gpus()
+    return Facts(
+        num_gpus=gpus,
+        model=_model_values(config),
+        world_size=_launched_ranks(),
+        versions=_installed(),
+        gpu_bytes=gpu_memory_bytes() if gpus else None,
+        host_bytes=host_memory_bytes(),
+    )
+
+
+def _launched_ranks() -> int | None:
+    """Returns the ranks of this job as torchrun or srun says them to each rank."""
+    on_slurm = "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ
+    text = os.environ.get("SLURM_NTASKS" if on_slurm else "WORLD_SIZE", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "deepspeed"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def ranks_of(config: RunConfig, facts: Facts) -> int | None:
+    """Returns how many processes share the work: the launcher's count, or this machine's; None while it is `auto`."""
+    if facts.world_size is not None:
+        return facts.world_size
+    return config.engine.processes if isinstance(config.engine.processes, int) else None
 
 
 def count_gpus() -> int:
@@ -41,6 +83,52 @@ def count_gpus() -> int:
         return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
     folder = Path("/proc/driver/nvidia/gpus")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+# GiB of cards whose name in the driver does not say it (vendor's data sheets); the first part found in the name counts.
+_CARDS = {
+    "H200": 141,
+    "H800": 80,
+    "H100 NVL": 94,
+    "H100": 80,
+    "H20": 96,
+    "L40": 48,
+    "L20": 48,
+    "L4": 24,
+    "A6000": 48,
+    "A40": 48,
+    "A10": 24,
+    "RTX 4090": 24,
+    "RTX 3090": 24,
+    "T4": 16,
+}
+
+
+def gpu_memory_bytes(folder: Path = Path("/proc/driver/nvidia/gpus")) -> int | None:
+    """Returns the memory of this machine's smallest GPU by what the driver calls it; None when a name says nothing."""
+    sizes = []
+    for path in sorted(folder.glob("*/information")):
+        try:
+            named = re.search(r"^Model:\s*(.+)$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        except OSError:
+            return None
+        sizes.append(_card_gib(named[1]) if named else None)
+    known = [size for size in sizes if size is not None]
+    return min(known) * 2**30 if known and len(known) == len(sizes) else None
+
+
+def _card_gib(name: str) -> int | None:
+    if said := re.search(r"(\d+) ?GB", name):
+        return int(said[1])
+    return next((size for part, size in _CARDS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
+def host_memory_bytes() -> int | None:
+    """Returns this machine's main memory, None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
 
 
 def _model_values(config: RunConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import SECTIONS, RunConfig
-from configs.values import hints_of, nearest, show
+from configs.values import fields_of, hints_of, mapping_of, nearest, show
 
 PRESET_ROOT = Path(__file__).parent
 # Where a section's bare text goes when it is no preset: `model=/models/Qwen3-8B`, `data=chats.jsonl`, `adapter=lora`.
@@ -64,6 +64,13 @@ class Given:
 def preset_names(group: str) -> list[str]:
     """Returns the names of the packaged presets of a group."""
     return sorted(path.stem for path in (PRESET_ROOT / group).glob("*.yaml"))
+
+
+def field_words(section: str) -> tuple[str, ...]:
+    """Returns the legal words of the field that a section's bare text sets; empty when it is free."""
+    field = fields_of(hints_of(RunConfig)[section])[TEXT_FIELD[section]]
+    words: tuple[str, ...] = field.metadata["choices"]
+    return words
 
 
 def read_arguments(arguments: Sequence[str]) -> Given:
@@ -151,7 +158,7 @@ def _takes_anything(path: tuple[str, ...]) -> bool:
     """Returns whether `path` lies in a mapping whose values have no type."""
     if len(path) < 3 or path[0] not in SECTIONS:
         return False
-    hint = hints_of(hints_of(RunConfig)[path[0]]).get(path[1])
+    hint = mapping_of(hints_of(hints_of(RunConfig)[path[0]]).get(path[1]))
     return get_args(hint)[-1:] == (Any,)
 
 
@@ -244,6 +251,12 @@ def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None
     elif len(path) == 1 and section in TEXT_FIELD and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         if str(value) in preset_names(section):
             _choose_preset(given, section, str(value), where)
+        elif (names := preset_names(section)) and (words := field_words(section)) and str(value) not in words:
+            close = nearest(str(value), [*words, *names])
+            hint = f"; did you mean {close}?" if close else ""
+            listed = f"expected {' | '.join(words)}, or a preset: {', '.join(names)}"
+            given.problems.append(f"{where}{section}={value}: {listed}{hint}")
+            given.misread.add(section)
         else:
             given.assignments.append(Assignment((section, TEXT_FIELD[section]), value, where))
     elif len(path) == 1 and section in SECTIONS and isinstance(value, dict):
@@ -257,7 +270,7 @@ def _choose_preset(given: Given, section: str, name: str, where: str) -> None:
     names = preset_names(section)
     if name in names:
         given.presets[section] = name
-    elif not names and section in TEXT_FIELD:
+    elif section in TEXT_FIELD and (not names or name in field_words(section)):
         given.assignments.append(Assignment((section, TEXT_FIELD[section]), name, where))
     else:
         close = nearest(name, names)

@@ -16,6 +16,7 @@ class LineFile:
     """The private file `path`, open for appending: a line a step, without opening it a thousand times an hour."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def append(self, value: dict[str, Any]) -> None:
@@ -23,6 +24,16 @@ class LineFile:
         data = (_encode(value) + "\n").encode()
         while data:
             data = data[os.write(self._descriptor, data) :]
+
+    def keep_until(self, step: int) -> None:
+        """Cuts off the lines from the first one on whose `step` is higher."""
+        kept = 0
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            value = _parse(line)
+            if value is None or int(value["step"]) > step:
+                break
+            kept += len(line)
+        os.ftruncate(self._descriptor, kept)
 
     def close(self) -> None:
         """Closes the file."""

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from configs.durations import parse_duration
+from configs.engine_rules import engine_problems
 from configs.facts import Facts
 from configs.frontdoor import preset_names
 from configs.runfolder import runs_dir
@@ -32,7 +33,7 @@ def check(config: RunConfig, facts: Facts, *, trains: bool = False) -> list[str]
         *_data_rules(config),
         *_length_rules(config),
         *_training_rules(config),
-        *_engine_rules(config, facts),
+        *engine_problems(config, facts),
     ]
     return [*found, *_run_rules(config)] if trains else found
 
@@ -180,16 +181,4 @@ def _length_rules(config: RunConfig) -> list[str]:
             found.append(f"{key}={text}: expected {' or '.join(allowed)}, not {duration.unit}")
         elif duration.value <= 0 and key != "lr_scheduler.warmup":
             found.append(f"{key}={text}: expected more than 0")
-    return found
-
-
-def _engine_rules(config: RunConfig, facts: Facts) -> list[str]:
-    found = []
-    processes = config.engine.processes
-    if isinstance(processes, int) and processes < 1:
-        found.append(f"engine.processes={processes}: expected auto, or 1 or more")
-    elif isinstance(processes, int) and facts.num_gpus and processes > facts.num_gpus:
-        found.append(f"engine.processes={processes}: this machine shows {facts.num_gpus} GPUs; expected at most that")
-    if config.engine.backend == "nccl" and not facts.num_gpus:
-        found.append("engine.backend=nccl: this machine shows no GPU; expected auto or gloo")
     return found

@@ -134,7 +134,7 @@ class Attempt:
                 else {"attempt": parent.attempt, "step": parent.step, "manifest": parent.manifest},
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "pid_started": _process_start(os.getpid()),
+                "pid_started": process_start(os.getpid()),
                 "time": time.time(),
             },
         )
@@ -401,16 +401,23 @@ def _process_fields(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """Returns when the process started (clock ticks since boot), which tells it from a later one of the same number."""
     fields = _process_fields(pid)
     return fields[19] if len(fields) > 19 else None
 
 
+def process_state(pid: int, started: str | None) -> str:
+    """Returns `running`, `suspended` or `gone` of a process of this machine."""
+    fields = _process_fields(pid)
+    if not fields or fields[0] in "ZX" or (started is not None and fields[19] != started):
+        return "gone"
+    return "suspended" if fields[0] in "Tt" else "running"
+
+
 def _is_alive(pid: int, started: str | None) -> bool:
     """True for a process that can go on: not ended, not a zombie, not suspended, not another with its number."""
-    fields = _process_fields(pid)
-    return bool(fields) and fields[0] not in "ZXTt" and (started is None or fields[19] == started)
+    return process_state(pid, started) == "running"
 
 
 def _short(value: Any) -> str:

@@ -22,6 +22,11 @@ def hints_of(schema: type) -> dict[str, Any]:
     return typing.get_type_hints(schema)
 
 
+def mapping_of(hint: Any) -> Any:
+    """Returns the mapping among the types that `hint` allows; None when there is none."""
+    return next((o for o in (hint, *typing.get_args(hint)) if typing.get_origin(o) is dict), None)
+
+
 def fields_of(schema: type) -> dict[str, dataclasses.Field[Any]]:
     """Returns the fields of a dataclass by name, in order."""
     return {field.name: field for field in dataclasses.fields(schema)}

@@ -40,6 +40,25 @@ RUNNING = (
     "tests/kills/whole_run.py",
 )
 
+FAULTS = (
+    "configs/runfolder.py",
+    "launch/local.py",
+    "train/activity.py",
+    "train/checkpoint_files.py",
+    "train/checkpointer.py",
+    "train/failures.py",
+    "train/last_words.py",
+    "train/loop.py",
+    "train/rank_notes.py",
+    "train/replicas.py",
+    "train/run.py",
+    "train/step.py",
+    "train/step_guards.py",
+    "train/watchdog.py",
+    "tests/faults/faults.py",
+    "tests/faults/planted.py",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -69,6 +88,11 @@ def whole_runs() -> dict[str, Any]:
     }
 
 
+def faults() -> dict[str, Any]:
+    """Every fault in one of two torchrun ranks: named rank, time to notice, what is left, same ledger head afterwards."""
+    return python("tests.faults.faults")
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -82,6 +106,7 @@ def python(*arguments: str) -> dict[str, Any]:
 SHARDS = {
     "save-protocol": Shard(SAVING, save_protocol, 7),
     "whole-run-kills": Shard(RUNNING, whole_runs, 11),
+    "faults": Shard(FAULTS, faults, 0),
 }
 
 

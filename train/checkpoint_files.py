@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,10 +52,23 @@ class Ranks:
     size: int
     gather: Callable[[Any], list[Any]]
 
+    @property
+    def who(self) -> str:
+        """`rank 1 (host n1, pid 4711)`; empty in a run of one process."""
+        return f"rank {self.rank} (host {socket.gethostname()}, pid {os.getpid()})" if self.size > 1 else ""
+
     @classmethod
     def single(cls) -> Ranks:
         """Returns the only rank of a run of one process."""
         return cls(0, 1, lambda value: [value])
+
+
+class RankError(OSError):
+    """What the system said to one of the ranks that save together; `who` names it, empty when there is only one."""
+
+    def __init__(self, number: int, text: str, file: str, who: str) -> None:
+        super().__init__(number, text, file)
+        self.who = who
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +188,7 @@ def together(ranks: Ranks, work: Callable[[], dict[str, Any]]) -> list[dict[str,
     try:
         result = work()
     except OSError as error:
-        failure, result = error, {"failed": str(error), "errno": error.errno, "file": str(error.filename)}
+        result = {"failed": str(error), "errno": error.errno, "file": str(error.filename), "who": ranks.who}
     except Exception as error:
         failure, result = error, {"failed": str(error), "is_superseded": isinstance(error, Superseded)}
     results = ranks.gather(result)
@@ -182,7 +196,7 @@ def together(ranks: Ranks, work: Callable[[], dict[str, Any]]) -> list[dict[str,
         raise failure
     for rank, other in enumerate(results):
         if "errno" in other:
-            raise OSError(other["errno"], os.strerror(other["errno"]), other["file"])
+            raise RankError(other["errno"] or errno.EIO, os.strerror(other["errno"] or 0), other["file"], other["who"])
         if "failed" in other:
             raise Superseded(other["failed"]) if other["is_superseded"] else RunFailed(f"rank {rank}: {other['failed']}")
     return results
@@ -234,13 +248,14 @@ def _explain(error: OSError, attempt: Attempt, step: int, temporary: Path, neede
     if attempt.successor() is not None:  # it tidies up behind us, so a file may be gone under our hands
         later = attempt.successor()
         return Superseded(f"attempt {attempt.number} stops without saving: attempt {later} has started since")
+    where = f"{error.who}: " if isinstance(error, RankError) and error.who else ""
     kept = "Older checkpoints are untouched; the same command continues from the last one."
     folder = attempt.checkpoints
     if error.errno in _NO_SPACE:
         usage = os.statvfs(folder)
         free = usage.f_bavail * usage.f_frsize
         return RunFailed(
-            f"disk full while saving step {step} in {folder}: the checkpoint needs {needed:,} bytes, {free:,} are free "
+            f"{where}disk full while saving step {step} in {folder}: the checkpoint needs {needed:,} bytes, {free:,} are free "
             f"now that the half-written one is removed ({error.strerror}). {kept}"
         )
-    return RunFailed(f"step {step} could not be saved in {folder}: {error.strerror} ({error.filename}). {kept}")
+    return RunFailed(f"{where}step {step} could not be saved in {folder}: {error.strerror} ({error.filename}). {kept}")

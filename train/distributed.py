@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from train.activity import begin_collective, end_collective
+
 # A rank that dies is noticed at once (its sockets close); this bounds the wait for one that hangs.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -52,19 +54,23 @@ def rank_from_environment() -> tuple[int, int, int]:
     return rank, local_rank, world_size
 
 
-def start(backend: str, device_kind: str, *, needs_group: bool = False) -> Context:
+def start(
+    backend: str, device_kind: str, *, needs_group: bool = False, timeout_s: float = 0.0
+) -> Context:
     """Joins the process group that the environment describes; one process alone needs none, unless its engine does.
 
     Args:
         backend: `gloo` or `nccl`.
         device_kind: `cpu` or `cuda`.
         needs_group: make a group of one, too: DeepSpeed and device meshes want one.
+        timeout_s: least time after which a collective gives up by itself, when that is more than COLLECTIVE_TIMEOUT.
     """
     rank, local_rank, world_size = rank_from_environment()
     device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1 or needs_group:
+        timeout = max(COLLECTIVE_TIMEOUT, datetime.timedelta(seconds=timeout_s))
         store = torch._C._distributed_c10d.HashStore() if world_size == 1 else None
         dist.init_process_group(
             backend,
@@ -72,7 +78,7 @@ def start(backend: str, device_kind: str, *, needs_group: bool = False) -> Conte
             store=store,
             rank=rank,
             world_size=world_size,
-            timeout=COLLECTIVE_TIMEOUT,
+            timeout=timeout,
         )
         if dist.get_world_size() != world_size:
             raise RuntimeError(f"process group has {dist.get_world_size()} ranks, expected {world_size}")
@@ -105,21 +111,28 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     """Returns the sums of `values` over all ranks, in float64; one collective."""
     if not is_distributed():
         return values
+    begin_collective("all_reduce")
     tensor = torch.tensor(values, dtype=torch.float64, device=_exchange_device())
     dist.all_reduce(tensor)
-    return [float(value) for value in tensor.tolist()]
+    sums: list[float] = tensor.tolist()
+    end_collective()
+    return sums
 
 
 def gather_json(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """Returns every rank's `value` (JSON types), in rank order, on every rank; over `group`, or that of the training."""
     if not is_distributed():
         return [value]
+    if group is None:
+        begin_collective("all_gather")
     device = _exchange_device(group)
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
     sizes = [int(size) for size in _all_gather(torch.tensor([len(data)], device=device), group).flatten().tolist()]
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
     padded[: len(data)] = data
     rows = _all_gather(padded, group)
+    if group is None:
+        end_collective()
     return [json.loads(bytes(row[:size].cpu().numpy())) for row, size in zip(rows, sizes, strict=True)]
 
 
@@ -137,7 +150,9 @@ def broadcast_json(value: Any) -> Any:
 def barrier() -> None:
     """Waits for every rank."""
     if is_distributed():
+        begin_collective("barrier")
         dist.barrier()
+        end_collective()
 
 
 def shutdown() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
+from train.activity import enter
 from train.distributed import Dims, sum_over_ranks
 
 
@@ -56,6 +57,7 @@ class Evaluator:
         try:
             with torch.no_grad():
                 for batch in self.batches():
+                    enter("evaluation")
                     scores = module(batch).double().cpu().numpy()
                     source = batch.document_source[batch.target_document.cpu().numpy()]
                     sums[0] += np.bincount(source, weights=-scores, minlength=num_sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from configs import atomic
 from configs.errors import ConfigError, RunFailed
 from configs.schema import DataSection
+from train.export_weights import plan_weights, write_weights
 from train.models import load_exported
+from train.optimizer import whole_shape
 from train.scores import base_model
+from train.shards import TensorReader
 
 CHAT_SETTINGS_NAME = "aisc.json"
 # Largest relative difference of logits between adapter and merged weights: rounding of one more addition per weight.
@@ -31,30 +35,41 @@ class Exported:
 
 
 def export_model(
-    folder: Path, model: nn.Module, tokenizer: Any, data: DataSection, *, merge: bool, dtype: torch.dtype, card: str
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    data: DataSection,
+    *,
+    reader: TensorReader | None,
+    merge: bool,
+    dtype: torch.dtype,
+    card: str,
 ) -> Exported:
     """Writes `model` to `folder`, under a temporary name first; an older export there is replaced.
 
     Args:
         folder: where to.
-        model: a transformers model, or a peft model around one.
+        model: a transformers model, or a peft model around one; sharded or empty ones do when there is a reader.
         tokenizer: saved beside the weights with its chat template.
         data: its system prompt and template arguments are stored for `aisc chat`.
-        merge: write merged weights instead of an adapter. The model itself is merged by it.
+        reader: has the trained weights as `model.NAME`: a checkpoint. None: they are those in memory.
+        merge: write merged weights instead of an adapter: those in memory, which this merges.
         dtype: type of the exported weights (adapters keep theirs).
         card: text of README.md.
 
     Raises:
         RunFailed: merged weights do not give the adapter's logits.
     """
-    kind = "full"
-    if hasattr(model, "peft_config"):
-        kind = "merged" if merge else "adapter"
+    kind = export_kind(model, merge)
     if kind == "merged":
-        model = merge_adapter(model)
+        model, reader = merge_adapter(model), None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.temporary_folder(folder) as temporary:
-        _save_weights(temporary, model, kind, dtype)
+        if kind == "adapter":
+            _save_adapter(temporary, model, reader)
+        else:
+            write_weights(temporary, plan_weights(model, dtype), model, reader, dtype)
+        _save_configs(temporary, base_model(model), None if kind == "adapter" else dtype)
         tokenizer.save_pretrained(temporary)
         settings = {"system_prompt": data.system_prompt, "template_args": data.template_args}
         atomic.write_json(temporary / CHAT_SETTINGS_NAME, settings)
@@ -68,36 +83,50 @@ def export_model(
     return Exported(folder, kind, size)
 
 
-def _save_weights(folder: Path, model: nn.Module, kind: str, dtype: torch.dtype) -> None:
-    base = base_model(model)
-    use_cache, base.config.use_cache = base.config.use_cache, True
+def export_kind(model: nn.Module, merge: bool) -> str:
+    """Returns what an export of `model` is: `adapter`, `merged` or `full`."""
+    if not hasattr(model, "peft_config"):
+        return "full"
+    return "merged" if merge else "adapter"
+
+
+def check_export(model: nn.Module, *, merge: bool, is_sharded: bool, dtype: torch.dtype) -> int:
+    """Returns the bytes of weights that an export of `model` will have; before the first step, so that it will work.
+
+    Raises:
+        ConfigError: weights have no form outside this program, or a merge would need the whole model in one process.
+    """
+    kind = export_kind(model, merge)
+    if kind == "merged" and is_sharded:
+        raise ConfigError(
+            "export.merge=true: this engine shares the model out and no process holds it whole. Leave it out: the run "
+            "ends with the adapter, and `aisc export RUN --merge` merges it afterwards"
+        )
+    if kind == "full":
+        return plan_weights(model, dtype).nbytes
+    shapes = [(whole_shape(p), p.dtype) for p in model.parameters() if kind == "merged" or p.requires_grad]
+    return sum(prod(shape) * (dtype if kind == "merged" else own).itemsize for shape, own in shapes)
+
+
+def _save_adapter(folder: Path, model: Any, reader: TensorReader | None) -> None:
+    # peft picks the adapter's tensors out of a state dict and names them; frozen weights are not needed for that.
+    trained = None if reader is None else {name.removeprefix("model."): reader.read(name) for name in reader.names()}
+    model.save_pretrained(folder, state_dict=trained)
+
+
+def _save_configs(folder: Path, base: Any, dtype: torch.dtype | None) -> None:
+    """Writes config.json and generation_config.json; `dtype` is that of the weights written, None for an adapter."""
+    before = base.config.use_cache, base.config.dtype
+    base.config.use_cache = True
     try:
-        if kind == "adapter":
-            model.save_pretrained(folder)  # type: ignore[operator]
-            base.config.save_pretrained(folder)
-        else:
-            stored_dtype, base.config.dtype = base.config.dtype, dtype
-            model.save_pretrained(folder, state_dict=cast_weights(model, dtype), max_shard_size="5GB")  # type: ignore[operator]
-            # save_pretrained writes the dtype that the weights have in memory.
+        if dtype is not None:
             base.config.dtype = dtype
-            base.config.save_pretrained(folder)
-            base.config.dtype = stored_dtype
+            base.config.architectures = [type(base).__name__.removeprefix("FSDP")]
+        base.config.save_pretrained(folder)
         if base.generation_config is not None:
             base.generation_config.save_pretrained(folder)
     finally:
-        base.config.use_cache = use_cache
-
-
-def cast_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Returns the weights by name in `dtype`, on the CPU; tied weights stay one tensor, so they are written once."""
-    cast: dict[tuple[int, torch.Size], Tensor] = {}
-    weights = {}
-    for name, value in model.state_dict().items():
-        key = (value.data_ptr(), value.shape)
-        if key not in cast:
-            cast[key] = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
-        weights[name] = cast[key]
-    return weights
+        base.config.use_cache, base.config.dtype = before
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
@@ -144,7 +173,7 @@ def relative_difference(before: Tensor, after: Tensor) -> float:
     return float((before - after).abs().max() / before.abs().max())
 
 
-def original_dtype(model_path: str | None, fallback: torch.dtype) -> torch.dtype:
+def original_dtype(model_path: str | None, fallback: torch.dtype = torch.float32) -> torch.dtype:
     """Returns the type that the checkpoint at `model_path` says it has; `fallback` when it does not say."""
     if not model_path:
         return fallback
@@ -203,6 +232,7 @@ def convert(source: Path, target: Path, *, merge: bool, dtype_name: str | None) 
             model,
             tokenizer,
             read_chat_settings(source),
+            reader=None,
             merge=merge,
             dtype=dtype,
             card=card.read_text(encoding="utf-8") if card.is_file() else "",

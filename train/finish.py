@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from configs import atomic
@@ -18,6 +17,7 @@ from data_pipelines.build import Prepared
 from train import lineage
 from train.card import model_card
 from train.export import Exported, export_model, original_dtype
+from train.shards import TensorReader
 from train.state import RunState
 
 
@@ -44,20 +44,34 @@ def finish(
     prepared: Prepared,
     model: nn.Module,
     tokenizer: Any,
+    reader: TensorReader,
     state: RunState,
     facts: dict[str, Any],
 ) -> Finished:
-    """Exports `model` (the best weights) and writes the run-level files; nothing when a later attempt has started."""
+    """Exports the best weights and writes the run-level files; nothing when a later attempt has started.
+
+    Args:
+        attempt: the one that ends.
+        folder: the run's.
+        config: of the run.
+        prepared: its data.
+        model: as it was trained; may be sharded.
+        tokenizer: goes into the export.
+        reader: the best checkpoint. A merge takes the weights in memory instead, which must be the best ones.
+        state: at the end.
+        facts: of the start.
+    """
     attempt.check_current()
     attempt.event("exporting")
     result = make_result(folder, config, state)
     manifest = make_manifest(folder, config, prepared, facts, result)
-    dtype = original_dtype(config.model.path, torch.float32)
+    dtype = original_dtype(config.model.path)
     exported = export_model(
         folder.path / "model",
         model,
         tokenizer,
         config.data,
+        reader=reader,
         merge=config.export.merge,
         dtype=dtype,
         card=model_card(folder.name, config, prepared, manifest, result),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,9 @@ from torch import nn
 from configs.errors import RunFailed
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
+from train.distributed import gather_json
+
+MOST_GRADIENTS = 3
 
 # Relative bounds on the mean loss of one row. fp32 kernels differ by summation order only (measured 1e-7);
 # bf16 keeps 8 bits of mantissa, fp16 11, and errors of single tokens average out over a row.
@@ -55,15 +60,50 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
 
 
 def find_non_finite_rows(module: nn.Module, store: Store, window: list[Batch], pad_token_id: int) -> list[int]:
-    """Returns the rows of this rank's window whose loss alone is not finite, in order."""
+    """Returns the rows of all ranks' windows whose loss alone is not finite, in order; every rank calls it."""
     culprits = []
     with torch.no_grad():
         for batch in window:
-            for row in batch.row_ids[batch.row_ids >= 0]:
+            # Empty rows too: a sharded model must be called equally often on every rank.
+            for row in batch.row_ids:
                 single = collate(store, np.array([row], dtype=np.int64), pad_token_id).to(batch.input_ids.device)
                 if not torch.isfinite(module(single).sum()):
                     culprits.append(int(row))
-    return culprits
+    return sorted(row for own in gather_json(culprits) for row in own)
+
+
+def non_finite_gradients(named: Iterable[tuple[str, nn.Parameter]], most: int = MOST_GRADIENTS) -> tuple[str, ...]:
+    """Returns the first parameters whose gradient, or this rank's part of it, is not finite."""
+    found = []
+    for name, parameter in named:
+        gradient = getattr(parameter.grad, "_local_tensor", parameter.grad)  # of a DTensor: this rank's part
+        if gradient is not None and not bool(torch.isfinite(gradient).all()):
+            found.append(name)
+            if len(found) == most:
+                break
+    return tuple(found)
+
+
+def blame_non_finite(store: Store, rows: list[int], gradients: Iterable[str], loss: float) -> str:
+    """Returns what made an update impossible; every rank calls it with the gradients that it found itself.
+
+    Args:
+        rows: of `find_non_finite_rows`.
+        gradients: of `non_finite_gradients` on this rank.
+        loss: of the global batch.
+    """
+    named = list(dict.fromkeys(name for own in gather_json(list(gradients)) for name in own))
+    if rows:
+        return f"rows whose loss alone is not finite: {describe_rows(store, rows)}"
+    if named:
+        more = " and others" if len(named) > MOST_GRADIENTS else ""
+        first = ", ".join(named[:MOST_GRADIENTS])
+        return f"every loss is finite, these gradients are not: {first}{more} (try a lower optimizer.lr)"
+    at = "the loss" if not math.isfinite(loss) else "the norm"
+    return (
+        f"each row alone has a finite loss, {at} of all together has not: the weights or the gradients overflowed "
+        "(try a lower optimizer.lr)"
+    )
 
 
 def describe_rows(store: Store, rows: list[int], most: int = 5) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from configs.engine_rules import capability_problems
+from configs.errors import ConfigError
 from configs.schema import RunConfig
 from data_pipelines.collate import collate
 from data_pipelines.order import Order
@@ -20,6 +22,7 @@ from train.inputs import Inputs
 from train.objectives import Objective, build_objective
 from train.optimizer import build_optimizer
 from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
+from train.router import Balanced, Router, routers
 from train.scores import Scores, base_model
 from train.weights import ModelFolder, fill
 
@@ -33,6 +36,7 @@ class Learner:
     engine: Engine
     module: nn.Module
     objective: Objective
+    router: Router | None
     rehearsal: Rehearsal
     reference: ReferenceCheck | None
     attention: str
@@ -42,22 +46,31 @@ class Learner:
 def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learner:
     """Builds model, adapter, optimizer and engine; finds the micro-batch; rehearses; compares with the plain model."""
     torch.manual_seed(config.training.seed * 1_000_003 + context.rank)
+    if context.device.type == "cuda" and (
+        problems := capability_problems(config, torch.cuda.get_device_capability(context.device))
+    ):
+        raise ConfigError(problems)
     torch.backends.cuda.matmul.allow_tf32 = config.training.tf32
     engine = build_engine(config.engine, config.training, context)
     model, reason = build_model(config, context, inputs, engine)
-    scores = Scores(model, precision=config.training.precision if engine.autocasts else "fp32")
+    router = Router(model, weight=config.model.router_balance) if routers(model) else None
+    precision = config.training.precision if engine.autocasts else "fp32"
+    scores = Scores(model, precision=precision, router=router)
     module = engine.prepare(
         scores, lambda named: build_optimizer(config.optimizer, named, float(config.optimizer.lr))
     )
     if engine.loads_shards and config.model.path:
         fill(engine, scores, ModelFolder.open(config.model.path, base_model(model)), config.training.seed)
     objective = build_objective(config.objective.name)
+    if router and config.model.router_balance:
+        objective = Balanced(objective, router)
     return Learner(
         model=model,
         scores=scores,
         engine=engine,
         module=module,
         objective=objective,
+        router=router,
         rehearsal=find_rehearsal(config, context, engine, module, objective, base_model(model).config.vocab_size),
         reference=compare_with_reference(config, context, inputs, module),
         attention=reason,

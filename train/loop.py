@@ -16,17 +16,20 @@ from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
+from train import activity
 from train.checkpointer import Checkpointer
 from train.engines import Engine
 from train.evaluate import Evaluator
-from train.guards import describe_rows, find_non_finite_rows
+from train.guards import blame_non_finite, describe_rows, find_non_finite_rows
 from train.metrics import Metrics
 from train.objectives import Objective
 from train.optimizer import set_lr
 from train.progress import Progress
+from train.router import Router
 from train.schedule import learning_rate
 from train.state import Plan, RunState
 from train.step import StepOutcome, train_step
+from train.step_guards import StepGuards
 
 
 class Ending(Enum):
@@ -46,6 +49,7 @@ class Parts:
     engine: Engine
     module: nn.Module
     objective: Objective
+    router: Router | None
     optimizer: torch.optim.Optimizer
     store: Store
     order: Order
@@ -59,12 +63,16 @@ class Parts:
     metrics: Metrics
     progress: Progress
     stop_wanted: Callable[[], bool]
+    guards: StepGuards
 
 
 def train(parts: Parts, state: RunState) -> Ending:
     """Runs until the plan is over or a stop is asked for; `state` is advanced in place and saved on the way."""
     plan = parts.plan
+    activity.begin_at(state.step)
     saved_step = state.step
+    if parts.router:
+        parts.router.clear()
     stopping = False
     while True:
         is_best = False
@@ -83,31 +91,63 @@ def step(parts: Parts, state: RunState) -> bool:
     """Makes one optimizer update; returns whether some rank asks for a stop.
 
     Raises:
-        RunFailed: the loss or the gradient norm is not finite; weights are those of the step before.
+        RunFailed: the loss or the gradient norm is not finite, or jumped; weights are those of the step before.
     """
+    activity.begin_step(state.step + 1)
+    parts.guards.pace.begin()
     position = state.next_position()
     window = parts.loader.window(position)
     lr = learning_rate(parts.schedule, parts.peak_lr, state.step, parts.plan.total_steps)
     set_lr(parts.optimizer, lr)
     # A save that failed behind the training reaches all ranks as a wish to stop; the save at the stop then raises on all.
     stop = parts.stop_wanted() or parts.checkpointer.has_failed
-    outcome = train_step(parts.engine, parts.module, parts.objective, window, stop=stop)
+    outcome = train_step(
+        parts.engine,
+        parts.module,
+        parts.objective,
+        window,
+        stop=stop,
+        pace=parts.guards.pace,
+        refuses=parts.guards.refusal(state),
+    )
     if not outcome.applied:
-        raise_non_finite(parts, state, position, outcome)
+        leave_out(parts, state, position, outcome)
+        return outcome.stop
     row_ids = parts.order.rows(position)
-    state.ledger = parts.ledger.append(state.step, position, row_ids, state.skip)
+    state.ledger = parts.ledger.append(state.step, position, row_ids, state.skipped_before(position))
     state.step += 1
     state.position = position + 1
     state.tokens += int(parts.store.row_tokens[row_ids].sum())
-    state.supervised += sum(outcome.units.values())
+    state.supervised += outcome.units["tokens"]
     if parts.ledger_file is not None:
         parts.ledger_file.append({"step": state.step, "position": position, "head": state.ledger})
-    report_step(parts, state, outcome, lr)
+    report_step(parts, state, outcome, lr, parts.guards.after_update(state, outcome))
     return outcome.stop
 
 
-def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) -> None:
+def leave_out(parts: Parts, state: RunState, position: int, outcome: StepOutcome) -> None:
+    """After an update that was not made: goes on without this batch where `guard.spike` says so, stops otherwise."""
+
+    def rows() -> str:
+        return describe_rows(parts.store, parts.order.rows(position).tolist())
+
+    if outcome.overflowed:  # the same batch again, at a lower scale
+        return
+    step_before = state.step
+    if not parts.guards.leave_out(state, position, outcome, rows):
+        raise_non_finite(parts, state, position, outcome)
+    if state.step != step_before:
+        parts.ledger.head = state.ledger
+        parts.metrics.rewind(state.step)
+        if parts.ledger_file is not None:
+            parts.ledger_file.keep_until(state.step)
+
+
+def report_step(
+    parts: Parts, state: RunState, outcome: StepOutcome, lr: float, figures: dict[str, float | int]
+) -> None:
     """Hands the step's figures to metrics and progress."""
+    load = parts.router.figures() if parts.router and parts.metrics.is_due(state.step) else {}
     parts.metrics.step(
         state.step,
         {
@@ -118,6 +158,8 @@ def report_step(parts: Parts, state: RunState, outcome: StepOutcome, lr: float) 
             "lr": lr,
             "tokens": state.tokens,
             "supervised": state.supervised,
+            **load,
+            **figures,
         },
     )
     if parts.checkpointer.published is not None:
@@ -130,8 +172,10 @@ def evaluate(parts: Parts, state: RunState) -> bool:
     if parts.evaluator is None:
         state.evaluated_step = state.step
         return False
+    activity.enter("evaluation")
     parts.before_evaluation(state.step)
     result = parts.evaluator.run(parts.module)
+    activity.enter("replies")
     parts.write_replies(state.step)
     is_best = state.record_evaluation(result.loss)
     parts.metrics.evaluation(
@@ -147,7 +191,9 @@ def evaluate(parts: Parts, state: RunState) -> bool:
 
 
 def save(parts: Parts, state: RunState) -> None:
-    """Takes a checkpoint of the current step; it is written behind the training."""
+    """Takes a checkpoint of the current step, of weights that all ranks agree about; it is written behind the training."""
+    activity.enter("save")
+    parts.guards.compare_weights(state.step)
     parts.checkpointer.save(state.step, parts.engine.state(), state.to_json())
     parts.metrics.save(state.step, {"save_stall_s": round(parts.checkpointer.stall_s, 4)})
     parts.progress.saving()
@@ -156,11 +202,7 @@ def save(parts: Parts, state: RunState) -> None:
 def raise_non_finite(parts: Parts, state: RunState, position: int, outcome: StepOutcome) -> None:
     """Names the rows that make the loss non-finite, and stops the run."""
     rows = find_non_finite_rows(parts.module, parts.store, parts.loader.window(position), parts.loader.pad_token_id)
-    blame = (
-        f"rows whose loss alone is not finite: {describe_rows(parts.store, rows)}"
-        if rows
-        else "each row alone has a finite loss: the weights or the gradients overflowed (try a lower optimizer.lr)"
-    )
+    blame = blame_non_finite(parts.store, rows, outcome.non_finite, outcome.loss)
     raise RunFailed(
         f"step {state.step + 1}: loss {outcome.loss:.4g}, gradient norm {outcome.grad_norm:.4g} is not finite; "
         f"{blame}. Nothing was updated; the last good checkpoint is untouched."

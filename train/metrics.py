@@ -39,9 +39,13 @@ class Metrics:
         self._last_tokens: int | None = None
         self._last_time = time.monotonic()
 
+    def is_due(self, step: int) -> bool:
+        """Returns whether the figures of `step` are recorded; the same on every rank."""
+        return step % self._every == 0
+
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Records the figures of one update; adds tokens per second since the last line."""
-        if self._file is None or step % self._every:
+        if self._file is None or not self.is_due(step):
             return
         now, tokens = time.monotonic(), int(values["tokens"])
         rate = {}
@@ -54,6 +58,12 @@ class Metrics:
         """Records the figures of one evaluation."""
         self._last_tokens = None
         self._write(step, values)
+
+    def rewind(self, step: int) -> None:
+        """Takes back what was recorded after `step`; trackers elsewhere keep it."""
+        self._last_tokens = None
+        if self._file is not None:
+            self._file.keep_until(step)
 
     def save(self, step: int, values: Mapping[str, Any]) -> None:
         """Records the figures of one save."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from data_pipelines.prompts import HeldOut
+from train.activity import sign
 
 
 def answer(
@@ -50,6 +51,7 @@ def write_replies(
     try:
         lines = []
         for prompt in prompts:
+            sign()
             reply = answer(
                 model,
                 prompt.prompt,

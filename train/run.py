@@ -16,35 +16,46 @@ from typing import Any
 from rich.console import Console
 
 from configs import atomic, compose
-from configs.errors import RunFailed, UserError
+from configs.durations import parse_seconds
+from configs.errors import ConfigError
 from configs.jsonlines import LineFile
-from configs.runfolder import Attempt, RunFolder, Superseded
+from configs.runfolder import Attempt, RunFolder
 from configs.schema import RunConfig
 from data_pipelines import prompts
 from data_pipelines.fingerprint import tokenizer_files
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
-from train import checkpoint, distributed, header
+from train import activity, checkpoint, distributed, header
+from train.adapters import trained_parameters
 from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
 from train.distributed import Context
 from train.evaluate import Evaluator
+from train.export import check_export, export_kind, original_dtype
+from train.failures import continuing_hint
 from train.finish import Finished, finish, weight_files
 from train.inputs import Inputs, read_inputs
+from train.last_words import LastWords
 from train.learner import Learner, build_learner
 from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
+from train.pace import Pace
 from train.progress import Progress
 from train.replies import write_replies
 from train.report import write_report
+from train.rollback import roll_back
 from train.signals import StopRequest
+from train.space import check_room, needs_of
+from train.spikes import SpikePolicy
 from train.state import RunState
+from train.step_guards import StepGuards, no_event
 from train.trackers import check_trackers, open_trackers
+from train.watchdog import SLOW_FACTOR, Watchdog
 
-EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_CONTINUE = 0, 1, 2, 75
+EXIT_DONE, EXIT_CONTINUE = 0, 75
 STOP_FILE_EVERY_S = 1.0
 
 
@@ -74,30 +85,74 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
         UserError: something the user gave cannot be used.
         RunFailed: the run itself went wrong; its cause is in exit.json.
     """
+    rank, _, world = distributed.rank_from_environment()
+    words = LastWords(rank, world, request.run)
+    try:
+        return run_rank(request, console, words)
+    except BaseException as error:
+        raise words.end(error) from None
+    finally:
+        distributed.shutdown()
+
+
+def run_rank(request: Request, console: Console | None, words: LastWords) -> tuple[int, Finished | None]:
+    """The body of `run`; what it raises is not yet told to the other ranks."""
     config = request.config
     check_trackers(config.tracker)
     is_first = distributed.rank_from_environment()[0] == 0
     inputs = read_inputs(config, request.command, console if is_first else None)
     hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
+    hang_timeout_s = parse_seconds(config.guard.hang_timeout)
     context = distributed.start(
         config.engine.backend,
         "cuda" if config.engine.backend == "nccl" else "cpu",
         needs_group=config.engine.name != "ddp",
+        timeout_s=2 * SLOW_FACTOR * hang_timeout_s,
     )
+    words.join()
     screen = console if context.is_main else None
-    try:
-        learner = build_learner(config, context, inputs)
-        lines = header.rows(config, request.reasons, inputs.prepared, learner, inputs.plan)
-        if request.is_dry:
-            header.show(screen, request.run.name, "dry run: nothing is trained", lines)
-            return EXIT_DONE, None
-        facts = start_facts(config, inputs, hashing.result())
-        # With --new each rank looked for a free name by itself: rank 0's counts.
-        request = dataclasses.replace(request, run=RunFolder(Path(distributed.broadcast_json(str(request.run.path)))))
-        start = checkpoint.start_attempt(request.run, facts, context)
-        return run_attempt(Session(request, inputs, learner, context, start, facts, screen), lines)
-    finally:
-        distributed.shutdown()
+    learner = build_learner(config, context, inputs)
+    lines = header.rows(config, request.reasons, inputs.prepared, learner, inputs.plan)
+    if request.is_dry:
+        header.show(screen, request.run.name, "dry run: nothing is trained", lines)
+        return EXIT_DONE, None
+    facts = start_facts(config, inputs, hashing.result())
+    # With --new each rank looked for a free name by itself: rank 0's counts.
+    request = dataclasses.replace(request, run=RunFolder(Path(distributed.broadcast_json(str(request.run.path)))))
+    check_outputs(request, inputs, learner, context)
+    start = checkpoint.start_attempt(request.run, facts, context)
+    watchdog = Watchdog(start.attempt, context.rank, context.world_size, hang_timeout_s, hint=continuing_hint).start()
+    words.take(start.attempt, watchdog)
+    return run_attempt(Session(request, inputs, learner, context, start, facts, screen, watchdog), words, lines)
+
+
+def check_outputs(request: Request, inputs: Inputs, learner: Learner, context: Context) -> None:
+    """Checks before the first step that the disk has room for what will be written, and that the export will work.
+
+    Raises:
+        ConfigError: on every rank, what rank 0 found.
+    """
+    config, problem = request.config, ""
+    if context.is_main:
+        try:
+            dtype = original_dtype(config.model.path)
+            export_bytes = check_export(
+                learner.model, merge=config.export.merge, is_sharded=learner.engine.is_sharded, dtype=dtype
+            )
+            needs = needs_of(
+                inputs.plan,
+                trained=trained_parameters(learner.model)[0],
+                optimizer=config.optimizer.name,
+                keep=config.checkpoint.keep,
+                evaluates=inputs.prepared.validation is not None,
+                export_bytes=export_bytes,
+            )
+            check_room(request.run, needs)
+        except ConfigError as error:
+            problem = str(error)
+    problem = distributed.broadcast_json(problem)
+    if problem:
+        raise ConfigError(problem)
 
 
 def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> dict[str, Any]:
@@ -129,32 +184,24 @@ class Session:
     start: Start
     facts: dict[str, Any]
     screen: Console | None
+    watchdog: Watchdog
 
     @property
     def attempt(self) -> Attempt:
         return self.start.attempt
 
 
-def run_attempt(session: Session, lines: list[tuple[str, str]]) -> tuple[int, Finished | None]:
+def run_attempt(session: Session, words: LastWords, lines: list[tuple[str, str]]) -> tuple[int, Finished | None]:
     """Trains from the newest checkpoint, or the beginning, and records how the attempt ended."""
     attempt, is_main = session.attempt, session.context.is_main
     try:
         code, finished = train_and_finish(session, lines)
         if is_main and code == EXIT_DONE:
             attempt.finish("done", code)
-    except Superseded as error:
-        if is_main:
-            attempt.finish("superseded", EXIT_FAILED, str(error))
-        raise
-    except (RunFailed, UserError) as error:
-        if is_main:
-            attempt.finish("failed", EXIT_INPUT if isinstance(error, UserError) else EXIT_FAILED, str(error))
-        raise
     except BaseException as error:
-        if is_main:
-            attempt.finish("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
-        raise
+        raise words.end(error) from None
     finally:
+        session.watchdog.stop()
         if is_main and attempt.successor() is None:
             report_on(session)
     return code, finished
@@ -174,6 +221,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
     attempt, is_main = session.attempt, session.context.is_main
     state = RunState()
     note = "new run"
+    activity.enter("load")
     if session.start.checkpoint is not None:
         saved = checkpoint.load(
             session.start.checkpoint, learner.engine, session.context, seed=request.config.training.seed
@@ -187,6 +235,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
     header.show(session.screen, f"{request.run.name}   {request.run.path}", note, lines)
     stop = StopRequest().install()
     progress = make_progress(session, state)
+    session.watchdog.before_leaving = progress.end
     for sentence in session.start.skipped:
         progress.say(sentence)
     parts = build_parts(session, state, stop, progress)
@@ -209,11 +258,12 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
 
 
 def finish_run(session: Session, state: RunState) -> Finished | None:
-    """Puts the best weights in place and exports them; rank 0 writes, the others wait for it."""
-    best = state.best_step
-    if best is not None and best != state.step:
-        saved = checkpoint_of(session.request.run, best)
-        session.learner.engine.load_state(CheckpointReader(saved, ("model.",)))
+    """Exports the best weights straight from their checkpoint; rank 0 writes, the others wait for it."""
+    activity.enter("export")
+    best = state.best_step or state.step
+    merges = export_kind(session.learner.model, session.request.config.export.merge) == "merged"
+    if merges and best != state.step:
+        session.learner.engine.load_state(CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)))
     finished = None
     if session.context.is_main:
         finished = finish(
@@ -223,6 +273,7 @@ def finish_run(session: Session, state: RunState) -> Finished | None:
             session.inputs.prepared,
             session.learner.model,
             session.inputs.tokenizer,
+            CheckpointReader(checkpoint_of(session.request.run, best), ("model.",)),
             state,
             session.facts,
         )
@@ -257,6 +308,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
     dims, micro = learner.engine.dims, learner.rehearsal.micro_batch_size
     order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
     is_main, attempt = context.is_main, session.attempt
+    checkpointer = Checkpointer(attempt, session.request.run, context, keep=config.checkpoint.keep)
     return Parts(
         plan=inputs.plan,
         schedule=config.lr_scheduler,
@@ -264,6 +316,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         engine=learner.engine,
         module=learner.module,
         objective=learner.objective,
+        router=learner.router,
         optimizer=learner.engine.optimizer,
         store=store,
         order=order,
@@ -281,7 +334,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         evaluator=Evaluator(held_out, dims, context.device, micro, inputs.pad_id) if held_out else None,
         before_evaluation=evaluation_marker(session),
         write_replies=replies_writer(session),
-        checkpointer=Checkpointer(attempt, session.request.run, context, keep=config.checkpoint.keep),
+        checkpointer=checkpointer,
         metrics=Metrics(
             attempt.metrics_path if is_main else None,
             config.tracker,
@@ -289,6 +342,28 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         ),
         progress=progress,
         stop_wanted=stop_poll(stop, attempt, is_main),
+        guards=build_guards(session, progress, checkpointer),
+    )
+
+
+def build_guards(session: Session, progress: Progress, checkpointer: Checkpointer) -> StepGuards:
+    """Wires what looks at every step."""
+
+    def go_back(state: RunState) -> bool:
+        checkpointer.wait()
+        return roll_back(session.request.run, engine, context, config.training.seed, state)
+
+    config, context, watchdog = session.request.config, session.context, session.watchdog
+    guard, engine = config.guard, session.learner.engine
+    return StepGuards(
+        pace=Pace(context.rank, context.world_size, ratio=guard.straggler_ratio, window=guard.straggler_window),
+        spikes=SpikePolicy(guard.spike, guard.spike_sigma, guard.spike_window, guard.spike_limit, guard.spike_rewind),
+        engine=engine,
+        weights_check=guard.weights_check,
+        rank_names=watchdog.rank_names,
+        roll_back=go_back,
+        event=session.attempt.event if context.is_main else no_event,
+        say=progress.say,
     )
 
 

@@ -6,6 +6,7 @@ is one chunk of logits. When there is more than one chunk, the backward pass com
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from configs.errors import ConfigError
 from data_pipelines.collate import Batch
 from train.attention import model_inputs
+from train.router import Router
 
 DEFAULT_CHUNK_BYTES = 256 * 2**20
 
@@ -32,15 +34,19 @@ class Scores(nn.Module):
         model: a transformers causal LM, or a peft model around one.
         precision: of the arithmetic: `bf16` and `fp16` are autocast over the weights' own type.
         chunk_bytes: most bytes of fp32 logits at a time.
+        router: watches the experts of `model` in training; None when it has none.
 
     Raises:
         ConfigError: the model transforms its logits in a way that this head does not.
     """
 
-    def __init__(self, model: nn.Module, *, precision: str, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+    def __init__(
+        self, model: nn.Module, *, precision: str, chunk_bytes: int = DEFAULT_CHUNK_BYTES, router: Router | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self._chunk_bytes = chunk_bytes
+        self._router = router
         self._autocast = _AUTOCAST.get(precision)
         config = base_model(model).config
         for name in _LOGIT_TRANSFORMS:
@@ -59,7 +65,8 @@ class Scores(nn.Module):
             return self._reference(batch)
         base = base_model(self.model)
         with self._autocast_context(batch):
-            hidden = base.get_decoder()(**model_inputs(batch, self._attention)).last_hidden_state
+            with self._watch(batch):
+                hidden = base.get_decoder()(**model_inputs(batch, self._attention)).last_hidden_state
             hidden = hidden.reshape(-1, hidden.shape[-1])[batch.target_index]
             head = base.get_output_embeddings()
             rows = max(1, self._chunk_bytes // (4 * base.config.vocab_size))
@@ -84,6 +91,10 @@ class Scores(nn.Module):
                 logits = self.model(input_ids=ids[None, begin:end], use_cache=False).logits[0, :-1]
             parts.append(logits.float().log_softmax(-1).gather(1, ids[begin + 1 : end, None])[wanted, 0])
         return torch.cat(parts)
+
+    def _watch(self, batch: Batch) -> Any:
+        is_training = self.training and torch.is_grad_enabled()
+        return self._router.collect(batch) if self._router and is_training else contextlib.nullcontext()
 
     def _autocast_context(self, batch: Batch) -> Any:
         return torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None)

@@ -35,6 +35,9 @@ NUMPY_DTYPES: Mapping[str, str] = {
     "BOOL": "<u1",
 }
 
+# The order in which the library lays out tensors: widest first.
+_LIBRARY_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -96,9 +99,59 @@ def write_safetensors(path: Path, blocks: Mapping[str, Block]) -> Written:
         end = position + block.data.nbytes
         header[name] = {"dtype": block.dtype, "shape": list(block.data.shape), "data_offsets": [position, end]}
         position = end
+    return write_bytes(path, [_header_bytes(header), *(_bytes_of(b.data) for b in blocks.values())])
+
+
+class TensorsToCome:
+    """A safetensors file whose header is written first; its tensors are then put in place one at a time, in any order.
+
+    Byte for byte what the safetensors library writes for the same tensors: ordered by type, then by name.
+
+    Args:
+        path: of the new private file.
+        tensors: safetensors type and shape by name.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        self.path = path
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        self._places: dict[str, tuple[int, int]] = {}
+        position = 0
+        for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (_LIBRARY_ORDER.index(item[1][0]), item[0])):
+            end = position + prod(shape) * np.dtype(NUMPY_DTYPES[dtype]).itemsize
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+            self._places[name] = (position, end)
+            position = end
+        text = _header_bytes(header)
+        self._data_start = len(text)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._write_at(0, memoryview(text))
+        os.ftruncate(self._descriptor, len(text) + position)
+
+    def put(self, name: str, data: npt.NDArray[np.generic]) -> None:
+        """Writes tensor `name`."""
+        start, end = self._places.pop(name)
+        if data.nbytes != end - start:
+            raise ValueError(f"{name}: {data.nbytes:,} bytes given, {end - start:,} expected")
+        self._write_at(self._data_start + start, _bytes_of(data))
+
+    def close(self) -> None:
+        """Flushes the file to disk; all its tensors must be there."""
+        if self._places:
+            raise ValueError(f"{self.path.name}: {len(self._places)} tensors were not written, first {min(self._places)}")
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+    def _write_at(self, position: int, data: memoryview) -> None:
+        while len(data):
+            written = os.pwrite(self._descriptor, data[:_WRITE_BYTES], position)
+            position, data = position + written, data[written:]
+
+
+def _header_bytes(header: Mapping[str, object]) -> bytes:
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
-    return write_bytes(path, [struct.pack("<Q", len(text)), text, *(_bytes_of(b.data) for b in blocks.values())])
+    return struct.pack("<Q", len(text)) + text
 
 
 def _bytes_of(data: npt.NDArray[np.generic]) -> memoryview:

@@ -12,7 +12,10 @@ from configs.schema import CheckpointSection, EvaluationSection
 
 @dataclass(slots=True)
 class RunState:
-    """Counters of one run. `step` counts optimizer updates, `position` global batches of the order."""
+    """Counters of one run. `step` counts optimizer updates, `position` global batches of the order.
+
+    `losses` are the last ones, `spikes` the batches left out because of their loss; both empty unless `guard.spike` is on.
+    """
 
     step: int = 0
     position: int = 0
@@ -26,6 +29,8 @@ class RunState:
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
+    losses: list[float] = field(default_factory=list)
+    spikes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -37,12 +42,26 @@ class RunState:
         own = {f.name for f in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in own})
 
+    def restore(self, values: dict[str, Any]) -> None:
+        """Becomes what `to_json` of another moment of this run gave."""
+        before = RunState.from_json(values)
+        for own in dataclasses.fields(self):
+            setattr(self, own.name, getattr(before, own.name))
+
     def next_position(self) -> int:
         """Returns the first position from `position` on that is not skipped."""
         position = self.position
         while position in self.skip:
             position += 1
         return position
+
+    def skipped_before(self, position: int) -> list[int]:
+        """Returns the positions that were left out on the way to `position`, which is the next one taken."""
+        return [left_out for left_out in sorted(self.skip) if self.position <= left_out < position]
+
+    def leave_out(self, positions: list[int]) -> None:
+        """Puts positions on the skip list."""
+        self.skip = sorted({*self.skip, *positions})
 
     def record_evaluation(self, eval_loss: float) -> bool:
         """Takes in the held-out loss at the current step; returns whether it is the best so far of a trained model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from configs.durations import parse_seconds
 from configs.schema.fields import setting
 
 
@@ -71,6 +72,55 @@ class GuardSection:
     reference_check: bool = setting(
         True, identity=False, help="Compare the loss of batch 0 with the plain model's before step 1; a difference stops the run."
     )
+    hang_timeout: str = setting(
+        "5 min",
+        identity=False,
+        help="End the run when no rank makes progress for so long (`30 s`, `5 min`, `1 h`; five times that in a first "
+        "step, a save, an export); 0: never.",
+    )
+    straggler_ratio: float = setting(
+        1.5, identity=False, help="Name a rank that takes this many times as long as the others, more than 1; 0: never."
+    )
+    straggler_window: int = setting(
+        50, identity=False, help="Steps averaged for that; a rank is named after three such windows in a row."
+    )
+    spike: str = setting(
+        "off",
+        identity=False,
+        choices=("off", "stop", "skip", "rollback"),
+        help="When the loss jumps: stop the run, leave the batch out, or go back to the last checkpoint and leave out the "
+        "batches that led there.",
+    )
+    spike_sigma: float = setting(
+        10.0, identity=False, help="A spike is this many robust standard deviations above the median of the last losses."
+    )
+    spike_window: int = setting(100, identity=False, help="How many of the last losses, 10 or more.")
+    spike_limit: int = setting(3, identity=False, help="Spikes that are left out in one run; the next one stops it.")
+    spike_rewind: int = setting(
+        4, identity=False, help="Batches before the spike that a rollback leaves out too, none before the checkpoint."
+    )
+    weights_check: int = setting(
+        1000,
+        identity=False,
+        help="Steps between two comparisons of the weights' bits over the ranks that hold copies, and at each save; 0: never.",
+    )
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        found = []
+        try:
+            parse_seconds(self.hang_timeout)
+        except ValueError as error:
+            found.append(f"guard.hang_timeout={self.hang_timeout}: {error}")
+        if self.straggler_ratio and self.straggler_ratio <= 1:
+            found.append(f"guard.straggler_ratio={self.straggler_ratio:g}: expected more than 1, or 0 for never")
+        if self.spike_sigma <= 0:
+            found.append(f"guard.spike_sigma={self.spike_sigma:g}: expected more than 0")
+        least = {"straggler_window": 1, "spike_window": 10, "spike_limit": 0, "spike_rewind": 0, "weights_check": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                found.append(f"guard.{name}={getattr(self, name)}: expected {smallest} or more")
+        return found
 
 
 @dataclass(kw_only=True, slots=True)

@@ -38,3 +38,14 @@ class ModelSection:
         choices=("auto", "varlen", "sdpa", "eager"),
         help="Attention kernel; auto: varlen (documents of a packed row attend only to themselves, no dense mask) where it runs, else sdpa.",
     )
+    router_balance: float = setting(
+        0.0,
+        identity=True,
+        help="Weight of the experts' balance loss of each document (arXiv 2412.19437, there 1e-4); 0: none.",
+    )
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with these values, one sentence each."""
+        if self.router_balance >= 0:
+            return []
+        return [f"model.router_balance={self.router_balance}: expected 0 or more"]

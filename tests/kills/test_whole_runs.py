@@ -46,5 +46,11 @@ def test_a_suspended_run_that_wakes_changes_nothing() -> None:
     assert run_scenario("suspended")["files_compared"] > 10
 
 
+def test_a_full_disk_behind_the_training_ends_the_run_on_every_rank_and_costs_nothing() -> None:
+    found = run_scenario("full_disk")
+    assert found["cause"].startswith(f"disk full while saving step {found['failed_at']} in ")
+    assert "Older checkpoints are untouched" in found["cause"]
+
+
 def test_the_file_stop_ends_a_run_after_its_step() -> None:
     assert run_scenario("stop_file")["stopped_at"] > 2

@@ -1,7 +1,7 @@
 """Whole runs of `aisc train`, killed, stopped, suspended and continued; compared with one left alone.
 
     python -m tests.kills.whole_run kills WORLD NUMBER_OF_KILLS SEED
-    python -m tests.kills.whole_run worlds|suspended|stop_file
+    python -m tests.kills.whole_run worlds|suspended|stop_file|full_disk
 
 Prints one line of JSON. A run left alone and a run killed N times must agree bitwise: ledger head, every loss, weights,
 optimizer state, exported files. LoRA dropout is on, so the random state counts too.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -224,6 +225,32 @@ def stop_file() -> dict[str, Any]:
     return {"stopped_at": newest.step}
 
 
+def full_disk() -> dict[str, Any]:
+    """Two ranks; the system refuses one of them files above a size, from its first checkpoint on; then room is made."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder), OPTIONS)
+        reference = facts_of(lab.run(Path(folder) / "alone", 2))
+        process = lab.start(Path(folder) / "runs", 2)
+        assert process.until(lambda run: any(e["event"] == "saved" for e in read_lines(run.attempts()[-1].events_path)))
+        resource.prlimit(process.pids[1], resource.RLIMIT_FSIZE, (100_000, 100_000))
+        assert process.wait() == [1, 1]
+        run = only_run(Path(folder) / "runs")
+        newest, skipped = find_latest(run)
+        assert newest is not None and not skipped
+        end = read_json(run.attempts()[-1].exit_path)
+        assert end is not None and end["state"] == "failed", end
+        assert end["cause"].startswith("disk full while saving step "), end
+        failed_at = int(end["cause"].split()[5])
+        assert newest.step < failed_at
+        # The failure was found behind the training; all ranks left the loop after the same step.
+        steps_made = read_metrics(run.path)[-1]["step"]
+        assert failed_at <= steps_made <= failed_at + SAVE_EVERY
+        assert len(list(run.attempts()[-1].checkpoints.glob(".tmp-*"))) == 0
+        facts = facts_of(lab.run(Path(folder) / "runs", 2))
+        assert not differences(reference, facts)
+    return {"failed_at": failed_at, "steps_made": steps_made, "cause": end["cause"]}
+
+
 def suspended() -> dict[str, Any]:
     """An attempt suspended in mid-run, superseded by one that finishes, then woken."""
     with tempfile.TemporaryDirectory() as folder:
@@ -260,5 +287,8 @@ def describe(process: Process) -> str:
 
 
 if __name__ == "__main__":
-    scenarios: dict[str, Callable[..., dict[str, Any]]] = {"kills": kills, "worlds": worlds, "suspended": suspended, "stop_file": stop_file}
+    scenarios: dict[str, Callable[..., dict[str, Any]]] = {
+        **{"kills": kills, "worlds": worlds, "suspended": suspended, "stop_file": stop_file},
+        "full_disk": full_disk,
+    }
     print(json.dumps(scenarios[sys.argv[1]](*map(int, sys.argv[2:]))))

@@ -101,7 +101,25 @@ COMMAND_LINES: list[tuple[str, list[str]]] = [
     # Values that are none of the legal ones.
     ("optimizer=1e-4", ["optimizer.name=1e-4: expected adamw | sgd"]),
     ("adapter=qlora", ["adapter.name=qlora: expected none | lora; did you mean lora?"]),
-    ("engine=fsdp2", ["engine.name=fsdp2: expected auto | ddp"]),
+    (
+        "engine=zero3_ofload",
+        [
+            "engine=zero3_ofload: expected auto | ddp | zero1 | zero2 | zero3 | fsdp2, or a preset: fsdp2_offload, hsdp, "
+            "zero2_offload, zero3_offload; did you mean zero3_offload?"
+        ],
+    ),
+    (
+        "engine.name=zero4",
+        ["engine.name=zero4: expected auto | ddp | zero1 | zero2 | zero3 | fsdp2; did you mean zero3?"],
+    ),
+    (
+        "engine.preset=hsdpp",
+        ["engine.preset=hsdpp: no such preset; did you mean hsdp?"],
+    ),
+    ("training.gradient_checkpointing=true", ["training.gradient_checkpointing=true: expected none | selective | full"]),
+    ("training.precision=bf32", ["training.precision=bf32: expected auto | fp32 | bf16 | fp16; did you mean fp32?"]),
+    ("engine.shard_size=node", ["engine.shard_size=node: expected a whole number or null"]),
+    ("engine.deepspeed=[1]", ["engine.deepspeed=[1]: expected a mapping or text or null"]),
     ("objective=dpo", ["objective.name=dpo: expected sft | cpt"]),
     (
         "lr_scheduler=cosin",
@@ -150,6 +168,134 @@ COMMAND_LINES: list[tuple[str, list[str]]] = [
     ("run.dir=chats.jsonl/runs", ["run.dir=chats.jsonl/runs: {here}/chats.jsonl is not a folder"]),
     ("data.store=chats.jsonl/s", ["data.store=chats.jsonl/s: {here}/chats.jsonl is not a folder"]),
 ]
+
+
+# Engine, adapter, precision, offload, ranks: each alone is legal, together they are not.
+ENGINES: list[tuple[str, list[str]]] = [
+    (
+        "engine=ddp engine.offload_optimizer=true",
+        [
+            "engine.offload_optimizer=true: ddp keeps the optimizer beside the weights; expected engine.name=zero1, zero2 or "
+            "zero3, or fsdp2_offload"
+        ],
+    ),
+    (
+        "engine=ddp engine.offload_parameters=true",
+        ["engine.offload_parameters=true: ddp keeps whole weights on the device; expected engine.name=zero3 or fsdp2"],
+    ),
+    (
+        "engine=zero2 engine.offload_parameters=true",
+        [
+            "engine.offload_parameters=true: zero2 keeps whole weights on the device (its optimizer alone can go there: "
+            "engine.offload_optimizer=true); expected engine.name=zero3 or fsdp2"
+        ],
+    ),
+    (
+        "engine=zero3 engine.offload_parameters=true",
+        [
+            "engine.offload_parameters=true: zero3 moves weights to host memory only with their optimizer; expected "
+            "engine.offload_optimizer=true too (engine=zero3_offload)"
+        ],
+    ),
+    (
+        "engine=fsdp2 engine.offload_optimizer=true",
+        [
+            "engine.offload_optimizer=true: fsdp2 offloads weights, gradients and optimizer together; expected "
+            "engine.offload_parameters=true too (engine=fsdp2_offload)"
+        ],
+    ),
+    (
+        "engine=fsdp2 engine.shard_size=3 engine.processes=4",
+        ["engine.shard_size=3: does not divide 4 ranks; expected 2 or 4, or null"],
+    ),
+    ("engine=hsdp engine.processes=12", ["engine.shard_size=8: does not divide 12 ranks; expected 4 or 6 or 12, or null"]),
+    ("engine=hsdp", ["engine.shard_size=8: does not divide 1 rank; expected null"]),
+    (
+        "engine=zero3 engine.shard_size=2 engine.processes=4",
+        ["engine.shard_size=2: only fsdp2 makes groups of ranks; expected engine.name=fsdp2, or null"],
+    ),
+    (
+        "engine=fsdp2 engine.shard_size=1",
+        ["engine.shard_size=1: expected 2 or more; engine=ddp keeps a whole copy on every rank"],
+    ),
+    (
+        "engine=zero1 training.precision=fp16",
+        [
+            "training.precision=fp16: zero1 keeps its weights in fp16, and a CPU has no fp16 arithmetic; expected fp32 or "
+            "bf16, or engine.name=ddp or fsdp2"
+        ],
+    ),
+    (
+        "training.precision=fp16 model.dtype=bfloat16",
+        ["model.dtype=bfloat16: mixes two 16-bit types with training.precision=fp16; expected auto or float32"],
+    ),
+    (
+        "engine=zero2 training.precision=bf16 model.dtype=float32",
+        [
+            "model.dtype=float32: zero2 with training.precision=bf16 keeps bfloat16 weights beside float32 masters; expected "
+            "auto, or training.precision=fp32"
+        ],
+    ),
+    (
+        "engine=zero2 training.precision=fp32 model.dtype=bfloat16",
+        ["model.dtype=bfloat16: zero2 with training.precision=fp32 keeps float32 weights; expected auto or float32"],
+    ),
+    ("training.tf32=true", ["training.tf32=true: TF32 is arithmetic of GPUs, and this machine shows none; expected false"]),
+    (
+        "engine=zero3 adapter=lora adapter.dora=true",
+        [
+            "adapter.dora=true: it needs the norm of whole weights, and zero3 holds parts of them; expected "
+            "adapter.dora=false, or engine.name=ddp, zero1 or zero2"
+        ],
+    ),
+    (
+        "engine=fsdp2 adapter=lora adapter.dora=true",
+        [
+            "adapter.dora=true: it needs the norm of whole weights, and fsdp2 holds parts of them; expected "
+            "adapter.dora=false, or engine.name=ddp, zero1 or zero2"
+        ],
+    ),
+    ("model.router_balance=1e-4", ["model.router_balance=0.0001: this model has no routed experts; expected 0"]),
+    ("model.router_balance=-1", ["model.router_balance=-1.0: expected 0 or more"]),
+    (
+        "engine=fsdp2 engine.deepspeed.bf16.enabled=true",
+        [
+            "engine.deepspeed: engine.name=fsdp2 does not run DeepSpeed; expected engine.name=zero1, zero2 or zero3, or "
+            "zero_optimization.stage in it with engine.name=auto"
+        ],
+    ),
+    (
+        "engine=zero2 engine.deepspeed.zero_optimization.overlap_com=true",
+        ["engine.deepspeed.zero_optimization.overlap_com: no such key of DeepSpeed 0.19.8; did you mean overlap_comm?"],
+    ),
+    (
+        "engine=zero2 engine.deepspeed=gone.json",
+        ["engine.deepspeed=gone.json: no such file; give a JSON file or a mapping of DeepSpeed's settings"],
+    ),
+    (
+        "engine=zero2 engine.deepspeed.optimizer.type=Lamb",
+        [
+            "engine.deepspeed.optimizer.type=Lamb: optimizer.name=adamw is what steps; remove the block optimizer, or write "
+            "the optimizer section to say the same"
+        ],
+    ),
+    (
+        "engine=zero3 engine.shard_size=2 engine.processes=4 training.precision=fp16 adapter=lora adapter.dora=true training.tf32=true",
+        [
+            "engine.shard_size=2: only fsdp2 makes groups of ranks; expected engine.name=fsdp2, or null",
+            "training.precision=fp16: zero3 keeps its weights in fp16, and a CPU has no fp16 arithmetic; expected fp32 or "
+            "bf16, or engine.name=ddp or fsdp2",
+            "training.tf32=true: TF32 is arithmetic of GPUs, and this machine shows none; expected false",
+            "adapter.dora=true: it needs the norm of whole weights, and zero3 holds parts of them; expected "
+            "adapter.dora=false, or engine.name=ddp, zero1 or zero2",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), ENGINES, ids=[case[0] for case in ENGINES])
+def test_bad_engine(arguments: str, expected: list[str], refuse: Refuse) -> None:
+    assert refuse([*BASE, *arguments.split()]) == expected
 
 
 @pytest.mark.parametrize(("argument", "expected"), COMMAND_LINES, ids=[case[0] for case in COMMAND_LINES])

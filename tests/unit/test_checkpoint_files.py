@@ -304,6 +304,8 @@ def test_a_full_disk_is_said_on_every_rank_and_costs_nothing(
     for result in results:
         assert isinstance(result, RunFailed)
         said = str(result)
+        who, said = said.split(": ", 1) if size > 1 else ("", said)
+        assert who.startswith("rank 0 (host ") == (size > 1)
         assert said.startswith(f"disk full while saving step 2 in {attempt.checkpoints}: the checkpoint needs 2,480 ")
         assert "are free" in said and "Older checkpoints are untouched" in said
     assert os.listdir(attempt.checkpoints) == ["step-00000001"]

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import compose
@@ -22,6 +22,7 @@ def test_experiments_freeze_and_thaw(experiment: str) -> None:
     assert compose.thaw(compose.freeze(config)) == config
 
 
+@settings(deadline=None)
 @given(prompt=TEXTS, path=TEXTS, lr=st.floats(1e-9, 1.0), names=st.lists(TEXTS, max_size=3), argument=st.booleans())
 def test_any_values_freeze_and_thaw(prompt: str, path: str, lr: float, names: list[str], argument: bool) -> None:
     config = RunConfig()

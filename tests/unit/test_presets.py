@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import yaml
 
 import configs
 from configs import compose
-from configs.facts import facts_of
+from configs.facts import Facts, facts_of
+from configs.frontdoor import preset_names
 from configs.rules import check
+from configs.schema import EngineSection
 
 FOLDER = Path(configs.__file__).parent / "model"
 # Parameters in billions: from the models' cards (SmolLM2: 134.5 M; DeepSeek-V3: 671 B without its prediction module).
@@ -79,6 +82,30 @@ def test_a_shape_without_weights_is_refused() -> None:
     assert check(loaded.config, facts_of(loaded.config)) == [
         "model.path: a preset's shape without weights; give a Hugging Face model folder: model.path=FOLDER"
     ]
+
+
+# What each preset of an engine is, beside the name that it could also be called by.
+ENGINES = {
+    "zero2_offload": {"name": "zero2", "offload_optimizer": True},
+    "zero3_offload": {"name": "zero3", "offload_optimizer": True, "offload_parameters": True},
+    "fsdp2_offload": {"name": "fsdp2", "offload_parameters": True},
+    "hsdp": {"name": "fsdp2", "shard_size": 8},
+}
+
+
+@pytest.mark.parametrize("name", preset_names("engine"))
+def test_every_engine_preset_is_what_its_name_says(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"engine: {{preset: {name}, processes: 8}}\n")
+    for given in ([f"engine={name}", "engine.processes=8"], [str(tmp_path / "run.yaml")]):
+        config = compose.load(["model=tiny_llama", "model.tokenizer=.", "data=.", *given]).config
+        plain = EngineSection(processes=8)
+        changed = {f.name for f in fields(plain) if getattr(config.engine, f.name) != getattr(plain, f.name)}
+        assert {key: getattr(config.engine, key) for key in changed} == ENGINES[name]
+        assert check(config, Facts(num_gpus=8)) == []
+
+
+def test_every_engine_preset_has_its_meaning_here() -> None:
+    assert sorted(ENGINES) == preset_names("engine")
 
 
 def test_every_experiment_composes() -> None:

@@ -28,11 +28,13 @@ class StepResult:
     """Global gradient norm before clipping; whether the update was made; if not, whether the fp16 loss scale was too high.
 
     After an overflow of fp16 nothing has moved but the scale, and the same batch can be taken again.
+    `non_finite`: when nothing was applied, the first parameters whose gradients (this rank's parts) are not finite.
     """
 
     grad_norm: float
     applied: bool
     overflowed: bool = False
+    non_finite: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -83,11 +83,15 @@ class DdpEngine:
 
     def step(self) -> StepResult:
         """Clips and updates."""
-        return clipped_step(self._parameters, self.optimizer, self._max_grad_norm, self._scale)
+        return clipped_step(self._named, self.optimizer, self._max_grad_norm, self._scale)
 
     def discard(self) -> None:
         """Clears gradients without an update."""
         self.optimizer.zero_grad(set_to_none=True)
+
+    def replicas(self) -> dict[str, Tensor]:
+        """Returns the trained weights, which every rank holds alike."""
+        return {name: parameter.detach() for name, parameter in self._named.items()}
 
     def warm_up(self) -> None:
         """Makes one update that changes nothing."""

@@ -34,6 +34,7 @@ class DeepSpeedEngine:
     def __init__(self, section: EngineSection, training: TrainingSection, context: Context) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin
         from accelerate.utils import DistributedType, InitProcessGroupKwargs
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
         quiet_deepspeed(context.device.type)
         os.environ.setdefault("LOCAL_RANK", str(context.local_rank))  # DeepSpeed insists; srun and a lone process set none
@@ -47,6 +48,9 @@ class DeepSpeedEngine:
         backend = InitProcessGroupKwargs(backend=section.backend)
         # On a CPU `cpu=True` would silently train DDP.
         self._accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[backend])
+        # The plugin has told transformers, which from now on would share out every model that it makes, in its own way:
+        # one with random weights would start from other numbers, and the converter of experts would meet their shards.
+        unset_hf_deepspeed_config()
         found = (self._accelerator.distributed_type, self._accelerator.num_processes)
         if found != (DistributedType.DEEPSPEED, self.dims.world):
             raise RuntimeError(f"Accelerate made {found[0]} of {found[1]} processes, expected DeepSpeed of {self.dims.world}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from configs.deepspeed_keys import merge, settings_of
 from configs.schema import EngineSection, TrainingSection
+from train.deepspeed_check import check_with_deepspeed
 
 NEVER = 10**9
 
@@ -16,6 +18,9 @@ def deepspeed_config(section: EngineSection, training: TrainingSection, device: 
         section: `engine`.
         training: `training`; the micro-batch may still be auto, as DeepSpeed only reports throughput with it.
         device: `cuda` or `cpu`.
+
+    Raises:
+        ConfigError: DeepSpeed itself refuses the user's settings.
     """
     micro = training.micro_batch_size
     config: dict[str, Any] = {
@@ -35,6 +40,10 @@ def deepspeed_config(section: EngineSection, training: TrainingSection, device: 
         # Sums over micro-batches and ranks in fp32: bf16 keeps 8 bits, and a long sum loses some of them.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
         config["communication_data_type"] = "fp32"
+    theirs = settings_of(section)
+    if theirs:
+        config = merge(config, theirs)
+        check_with_deepspeed(config)
     return config
 
 

@@ -91,7 +91,7 @@ class Fsdp2Engine:
 
     def step(self) -> StepResult:
         """Clips by the norm over all shards, and updates."""
-        return clipped_step(self._parameters, self.optimizer, self._max_grad_norm, self._scale)
+        return clipped_step(self._named, self.optimizer, self._max_grad_norm, self._scale)
 
     def discard(self) -> None:
         """Clears gradients without an update, and frees what the forward pass had gathered."""

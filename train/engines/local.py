@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from configs.errors import CheckpointError
 from train.engines import StepResult
+from train.guards import non_finite_gradients
 from train.loss_scale import LossScale
 from train.shards import LocalShard, TensorReader, flat_shards
 
@@ -103,9 +104,10 @@ def load_torch_state(
 
 
 def clipped_step(
-    parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float, scale: LossScale
+    named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float, scale: LossScale
 ) -> StepResult:
     """Clips the (scaled) gradients to `max_grad_norm` (0: not at all), updates, clears gradients."""
+    parameters = list(named.values())
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     total = global_norm(gradients)
     norm = float(total) / scale.value
@@ -114,8 +116,10 @@ def clipped_step(
         _rescale(parameters, gradients, norm, max_grad_norm, total, scale.value)
         optimizer.step()
         scale.accepted()
+    overflowed = not applied and scale.overflowed()
+    bad = () if applied or overflowed else non_finite_gradients(named.items())
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(norm, applied, overflowed=not applied and scale.overflowed())
+    return StepResult(norm, applied, overflowed, bad)
 
 
 def global_norm(gradients: list[Tensor]) -> Tensor:

@@ -1,0 +1,206 @@
+"""What four running ranks hold under each engine, counted storage by storage, beside what configs/memory.py says.
+
+    python -m tests.distributed.memory_case
+
+Prints one line of JSON: for each engine and rank the bytes of parameters, gradients and optimizer state, of every live
+tensor, resident memory, and the formula's bytes. Weights are random, rows short: what is measured does not depend on them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.memory import ENGINES, Model, Setup, ZeroSizes, estimate, model_of
+from configs.model_shapes import numel
+from configs.schema import EngineSection, ModelSection, OptimizerSection, TrainingSection
+from tests.distributed.forked import run_ranks
+from train import distributed, models
+from train.attention import VARLEN_CPU
+from train.engines import Engine, build_engine
+from train.objectives import build_objective
+from train.optimizer import build_optimizer
+from train.rehearsal import worst_batch
+from train.scores import Scores
+
+RANKS = 4
+ROWS, LENGTH = 1, 32
+# 118 M parameters; the vocabulary divides by 4 and nothing else does by 8 alone, so that padding shows where it is.
+VALUES: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 8004,
+    "hidden_size": 768,
+    "intermediate_size": 3070,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 6,
+    "tie_word_embeddings": True,
+}
+# A model of this size would stay gathered whole under DeepSpeed's own limits, which are meant for a thousand times more.
+ZERO = ZeroSizes(bucket=10_000_000, buckets=1, live=10_000_000, persistent=1_000)
+DEEPSPEED = {
+    "zero_optimization": {
+        "reduce_bucket_size": ZERO.bucket,
+        "stage3_max_live_parameters": ZERO.live,
+        "stage3_max_reuse_distance": ZERO.live,
+        "stage3_prefetch_bucket_size": ZERO.live // 2,
+        "stage3_param_persistence_threshold": ZERO.persistent,
+    }
+}
+STACK = ("accelerate", "deepspeed", "transformers.models.llama.modeling_llama", "torch.distributed.fsdp")
+
+
+def unique_bytes(tensors: Iterable[Tensor | None]) -> int:
+    """Returns the bytes of the storages behind `tensors`, each storage once."""
+    storages = {}
+    for tensor in tensors:
+        if tensor is not None:
+            local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+            storage = local.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(size for pointer, size in storages.items() if pointer)
+
+
+def held_parameters(engine: Engine, scores: Scores) -> list[Tensor | None]:
+    """Returns the weights that the model computes with, or this rank's parts of them."""
+    found: list[Tensor | None] = []
+    for parameter in scores.parameters():
+        found += [parameter.data, getattr(parameter, "ds_tensor", None)]
+    return found
+
+
+def held_gradients(engine: Engine, scores: Scores) -> list[Tensor | None]:
+    """Returns every gradient: of parameters, and where DeepSpeed keeps what it has reduced."""
+    found: list[Tensor | None] = [parameter.grad for parameter in scores.parameters()]
+    found += [getattr(parameter, "grad_accum", None) for parameter in scores.parameters()]
+    for name in ("averaged_gradients", "all_grad_tensors"):
+        for group in getattr(engine.optimizer, name, {}).values():
+            found += group or []
+    found.append(getattr(engine.optimizer, "grad_partitions_flat_buffer", None))
+    found += getattr(engine.optimizer, "fp32_groups_gradients_flat", [])
+    return found
+
+
+def held_optimizer(engine: Engine, scores: Scores) -> list[Tensor | None]:
+    """Returns moments, step counters, and fp32 masters where the engine keeps them apart."""
+    zero: Any = engine.optimizer
+    found: list[Tensor | None] = []
+    for state in getattr(zero, "optimizer", zero).state.values():
+        found += [value for value in state.values() if torch.is_tensor(value)]
+    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition"):
+        found += getattr(zero, name, [])
+    return found
+
+
+def every_tensor() -> list[Tensor]:
+    """Returns all tensors of this process that Python knows."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Tensor) and thing.device.type == "cpu"]
+
+
+def resident_bytes(key: str) -> int:
+    """Returns VmRSS or VmHWM of this process, after freed memory has gone back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{key}:"))
+
+
+def reset_peak() -> None:
+    """Makes VmHWM begin again at what is resident now."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def measure(name: str, precision: str) -> dict[str, Any]:
+    """Takes two updates and returns what this rank holds: after a first micro-batch, and before the second update."""
+    at_first = resident_bytes("VmRSS")
+    started = time.monotonic()
+    context = distributed.start("gloo", "cpu", needs_group=True)
+    try:
+        section = EngineSection(name=name, backend="gloo", deepspeed=DEEPSPEED if name.startswith("zero") else None)
+        training = TrainingSection(precision=precision, micro_batch_size=ROWS)
+        engine = build_engine(section, training, context)
+        network = models.load_model(
+            ModelSection(arch=VALUES, random_weights=True),
+            dtype=torch.float32,
+            attention_name=VARLEN_CPU,
+            device=engine.weights_device,
+            seed=1,
+        )
+        scores = Scores(network, precision=precision if engine.autocasts else "fp32")
+        del network
+        module = engine.prepare(scores, lambda named: build_optimizer(OptimizerSection(name="adamw"), named, 1e-4))
+        objective, batch = build_objective("sft"), worst_batch(ROWS, LENGTH, VALUES["vocab_size"], context.device)
+
+        def micro_batch(last: bool) -> None:
+            with engine.micro_batch(last):
+                loss = torch.stack([term.sum for term in objective.loss(module(batch), batch)]).sum()
+                engine.backward(loss / (LENGTH * RANKS), last)
+
+        micro_batch(last=True)
+        engine.step()
+        gc.collect()
+        reset_peak()
+        micro_batch(last=False)
+        accumulated = unique_bytes(held_gradients(engine, scores))
+        micro_batch(last=True)
+        held = {
+            "parameters": unique_bytes(held_parameters(engine, scores)),
+            "gradients": unique_bytes(held_gradients(engine, scores)),
+            "optimizer": unique_bytes(held_optimizer(engine, scores)),
+            "accumulated": accumulated,
+            "all": unique_bytes(every_tensor()),
+            "resident": resident_bytes("VmRSS") - at_first,
+        }
+        engine.step()
+        return {**held, "peak": resident_bytes("VmHWM") - at_first, "seconds": time.monotonic() - started}
+    finally:
+        distributed.shutdown()
+
+
+def model() -> Model:
+    """Returns the model's shapes."""
+    found = model_of(VALUES)
+    assert found is not None
+    return found
+
+
+def expected(name: str, precision: str, rank: int) -> dict[str, int]:
+    """Returns what configs/memory.py says that `rank` holds."""
+    setup = Setup(
+        engine=name,
+        ranks=RANKS,
+        precision=precision,
+        optimizer="adamw",
+        micro_batch_size=ROWS,
+        sequence_length=LENGTH,
+        zero=ZERO,
+    )
+    memory = estimate(model(), setup, rank)
+    return {part: getattr(memory, part).accelerator for part in ("parameters", "gradients", "optimizer", "buffers")}
+
+
+def main() -> None:
+    """Measures every engine, one after the other, in fp32, and two of them in bf16."""
+    for name in STACK:
+        importlib.import_module(name)
+    cases = [*((name, "fp32") for name in ENGINES), ("zero1", "bf16"), ("zero2", "bf16"), ("zero3", "bf16")]
+    found = {}
+    for name, precision in cases:
+        ranks = run_ranks(RANKS, measure, name, precision)
+        found[f"{name} {precision}"] = [
+            {"held": held, "expected": expected(name, precision, rank)} for rank, held in enumerate(ranks)
+        ]
+    print(json.dumps({"parameters": numel(model().parameters), "cases": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The balance loss and the load of experts are the same numbers under every engine, and the loss does something."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.balance import ARRANGEMENTS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def curves() -> dict[str, Any]:
+    """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.balance"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in ARRANGEMENTS if name != "one process"])
+def test_every_engine_has_the_same_balance(curves: dict[str, Any], name: str) -> None:
+    found, single = curves[name], curves["one process"]
+    assert "error" not in found, found["error"]
+    for key in ("loss", "balance", "grad_norm"):
+        assert found[key] == pytest.approx(single[key], rel=2e-6), key
+    assert found["router_load_max"] == single["router_load_max"]
+
+
+def test_the_term_moves_the_routers(curves: dict[str, Any]) -> None:
+    with_term, without = curves["one process"], curves["without the term"]
+    assert with_term["grad_norm"][0] > 1.005 * without["grad_norm"][0]
+    assert with_term["router_load_max"][-1] < without["router_load_max"][-1]
