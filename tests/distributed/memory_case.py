@@ -22,12 +22,12 @@ from torch import Tensor
 from configs.memory import ENGINES, Model, Setup, ZeroSizes, estimate, model_of
 from configs.model_shapes import numel
 from configs.schema import EngineSection, ModelSection, OptimizerSection, TrainingSection
-from tests.distributed.forked import run_ranks
 from train import distributed, models
 from train.attention import VARLEN_CPU
 from train.engines import Engine, build_engine
 from train.objectives import build_objective
 from train.optimizer import build_optimizer
+from train.prove.forked import run_ranks
 from train.rehearsal import worst_batch
 from train.scores import Scores
 
