@@ -28,12 +28,13 @@ from train.evaluate import Evaluator
 from train.inputs import Inputs
 from train.learner import Learner, build_learner
 from train.objectives import Objective, Term
+from train.pace import Pace
 from train.prove import reference
 from train.prove.cases import Case
 from train.prove.routing import Recorder, Replay, read_routes
 from train.prove.sample import Sample, take_sample
 from train.state import Plan
-from train.step import train_step
+from train.step import StepOutcome, train_step
 
 # What the first step should take off the loss by its own slope: enough that a mistake in an update shows in the next
 # losses, little enough that rounding does not grow.
@@ -169,6 +170,7 @@ def configure(bench: Bench, case: Case, settings: Settings, backend: str) -> Run
     config.model.path, config.model.tokenizer = str(bench.model), bench.tokenizer_path
     config.model.arch, config.model.random_weights = {}, False
     config.model.attention = case.attention
+    config.model.router_balance = 0.0  # the plain loop has the likelihood alone
     if case.precision == "fp32":
         config.model.dtype = "float32"
     config.adapter = _adapter(bench)
@@ -215,7 +217,7 @@ def measure(
         found["micro_batches"] = len(window)
         if case.is_spoiled and step in (1, 2):
             found["spoiled"].append(spoiled_step(learner, window, in_loss=step == 2, is_first=context.is_main))
-        outcome = train_step(engine, learner.module, learner.objective, window, stop=False)
+        outcome = take_step(learner, learner.objective, window)
         found["loss"].append(outcome.loss)
         found["grad_norm"].append(outcome.grad_norm)
         found["applied"].append(outcome.applied)
@@ -229,11 +231,19 @@ def measure(
     return found
 
 
+def take_step(learner: Learner, objective: Objective, window: list[Batch]) -> StepOutcome:
+    """Makes one update, as the loop does."""
+    dims = learner.engine.dims
+    pace = Pace(dims.dp_rank, dims.world)
+    pace.begin()
+    return train_step(learner.engine, learner.module, objective, window, stop=False, pace=pace)
+
+
 def spoiled_step(learner: Learner, window: list[Batch], *, in_loss: bool, is_first: bool) -> dict[str, Any]:
     """Takes a step whose loss, or whose gradient, is not a number on the first rank; returns what it claims and moved."""
     before = digests(learner, with_optimizer=True)
     objective = Spoiled(learner.objective, in_loss=in_loss) if is_first else learner.objective
-    outcome = train_step(learner.engine, learner.module, objective, window, stop=False)
+    outcome = take_step(learner, objective, window)
     return {"applied": outcome.applied, "moved": _changed(before, digests(learner, with_optimizer=True))}
 
 
@@ -277,7 +287,10 @@ def digests(learner: Learner, *, with_optimizer: bool = False) -> dict[str, str]
     """Returns a hash of this rank's part of each weight, trained or frozen, and of optimizer state when it is there."""
     found = {name: _digest([_local(parameter)]) for name, parameter in learner.model.named_parameters()}
     if with_optimizer:
-        found |= {name: _digest(shard.tensor for shard in shards) for name, shards in learner.engine.state().items()}
+        for key, shards in learner.engine.state().items():
+            # A weight as the engine updates it, which may be a copy in fp32, and as the model has it: one name.
+            name = key.removeprefix("model.")
+            found[name] = found.get(name, "") + _digest(shard.tensor for shard in shards)
     return found
 
 
