@@ -310,6 +310,7 @@ def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
         and candidate.offload_parameters >= engine.offload_parameters
         and (engine.shard_size is None or candidate.name == "fsdp2")
         and (engine.deepspeed is None or candidate.name.startswith("zero"))
+        and (candidate.name != "zero3" or training.gradient_checkpointing != "selective")
     ]
     machine = Machine(facts.gpu_bytes, facts.host_bytes, ranks)
     return choose_engine(model_of(facts.model, lora if adapter.name == "lora" else None), setup, machine, allowed)

@@ -29,6 +29,7 @@ def engine_problems(config: RunConfig, facts: Facts) -> list[str]:
         *_shard_size(config, facts),
         *_precision(config, facts),
         *_dora(config),
+        *_recompute(config),
         *_router(config, facts),
         *deepspeed_problems(config, facts),
     ]
@@ -161,6 +162,14 @@ def _precision(config: RunConfig, facts: Facts) -> Iterator[str]:
         yield f"model.dtype=bfloat16: {name} with training.precision=fp32 keeps float32 weights; expected auto or float32"
     if training.tf32 and not facts.num_gpus:
         yield "training.tf32=true: TF32 is arithmetic of GPUs, and this machine shows none; expected false"
+
+
+def _recompute(config: RunConfig) -> Iterator[str]:
+    if config.engine.name == "zero3" and config.training.gradient_checkpointing == "selective":
+        yield (
+            "training.gradient_checkpointing=selective: zero3 gathers weights in another order when it recomputes, and "
+            "kept results would be taken for others; expected full or none, or engine.name=fsdp2"
+        )
 
 
 def _dora(config: RunConfig) -> Iterator[str]:

@@ -12,9 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.evidence import FOLDER, ROOT, changed_files, record
+from tests.distributed.matrix import MODELS
+from tests.distributed.reshard import BOUND, CHAINS
 
 SAVING = (
     "configs/atomic.py",
@@ -81,6 +84,32 @@ PROVING = (
     "train/scores.py",
     "train/step.py",
 )
+ENGINES = (
+    "data_pipelines/collate.py",
+    "train/adapters.py",
+    "train/attention.py",
+    "train/engines/ddp.py",
+    "train/engines/deepspeed.py",
+    "train/engines/deepspeed_config.py",
+    "train/engines/fsdp2.py",
+    "train/engines/local.py",
+    "train/optimizer.py",
+    "train/prove/reference.py",
+    "train/scores.py",
+    "train/step.py",
+    "train/weights.py",
+    "tests/distributed/matrix.py",
+)
+RESHARDING = (
+    *ENGINES[:-1],
+    "train/checkpoint.py",
+    "train/checkpoint_reading.py",
+    "train/checkpointer.py",
+    "train/engines/zero_state.py",
+    "train/shards.py",
+    "train/shard_plan.py",
+    "tests/distributed/reshard.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +151,32 @@ def planted_bugs() -> dict[str, Any]:
     return python("tests.prove.bugs", "soak")
 
 
+def engine_matrix(model: str) -> dict[str, Any]:
+    """Every legal case of one model; the largest differences from the plain loop by form and adapter."""
+    found = python("tests.distributed.matrix", "all", model)["cases"]
+    bad = [name for name, result in found.items() if not result["holds"]]
+    if bad:
+        raise SystemExit(f"{len(bad)} of {len(found)} cases are not the plain loop, first {bad[0]}: {found[bad[0]]}")
+    rows: dict[str, dict[str, Any]] = {}
+    for result in found.values():
+        row = rows.setdefault(f"{result['form']}, {result['adapter']}", {"cases": 0, "loss": 0.0, "grad_norm": 0.0})
+        row["cases"] += 1
+        for key in ("loss", "grad_norm"):
+            row[key] = max(row[key], result[key])
+    return {"cases": len(found), "by form": rows}
+
+
+def resharding() -> dict[str, Any]:
+    """Every chain of engines and ranks, full and LoRA, beside a run left alone."""
+    found = {}
+    for chain in CHAINS:
+        for adapter in ("none", "lora"):
+            counts = found[f"{chain}, {adapter}"] = python("tests.distributed.reshard", chain, adapter)
+            if max(counts["loss"], counts["eval_loss"]) > BOUND:
+                raise SystemExit(f"{chain}, {adapter}: {counts}")
+    return found
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -137,6 +192,10 @@ SHARDS = {
     "whole-run-kills": Shard(RUNNING, whole_runs, 11),
     "prove": Shard(PROVING, planted_bugs, 1),
     "faults": Shard(FAULTS, faults, 0),
+    **{
+        f"engines-{model.removeprefix('tiny_')}": Shard(ENGINES, partial(engine_matrix, model), 1) for model in MODELS
+    },
+    "resharding": Shard(RESHARDING, resharding, 1),
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,9 +23,8 @@ _COLUMNS = 1024
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@runtime_checkable
 class HasReplicas(Protocol):
-    """An engine whose ranks hold some tensors alike."""
+    """The part of an engine that says what its ranks hold alike."""
 
     def replicas(self) -> dict[str, Tensor]:
         """Returns this rank's tensors by key; ranks with the same key must hold the same bits."""
@@ -56,7 +55,7 @@ def _hash(tensor: Tensor) -> Tensor:
     return (columns * odd).sum()
 
 
-def compare_replicas(engine: object, step: int, rank_names: Callable[[], Mapping[int, str]]) -> int:
+def compare_replicas(engine: HasReplicas, step: int, rank_names: Callable[[], Mapping[int, str]]) -> int:
     """Compares the weights that ranks hold in common; every rank calls it. Returns how many ranks hold copies.
 
     Args:
@@ -65,7 +64,7 @@ def compare_replicas(engine: object, step: int, rank_names: Callable[[], Mapping
     Raises:
         RunFailed: some differ; names the ranks and the first parameter.
     """
-    hashes = hash_bits(engine.replicas()) if isinstance(engine, HasReplicas) else {}
+    hashes = hash_bits(engine.replicas())
     keys = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
     total = hashlib.sha256(",".join(map(str, hashes.values())).encode()).hexdigest()[:16]
     ranks = gather_json([keys, total])

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import RunFailed
 from train.pace import Pace, Straggler
-from train.replicas import compare_replicas
+from train.replicas import HasReplicas, compare_replicas
 from train.spikes import SpikePolicy
 from train.state import RunState
 from train.step import StepOutcome
@@ -30,7 +30,7 @@ class StepGuards:
 
     pace: Pace
     spikes: SpikePolicy
-    engine: object
+    engine: HasReplicas
     weights_check: int
     rank_names: Callable[[], Mapping[int, str]]
     roll_back: Callable[[RunState], bool]

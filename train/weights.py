@@ -145,8 +145,9 @@ def is_adapter(name: str) -> bool:
 
 def plain_name(name: str) -> str:
     """Returns a parameter's name without what peft puts around it."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
-    return name.replace(".modules_to_save.default.", ".")
+    name = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
+    # Experts held as one tensor are wrapped once for each of their weights.
+    return ".".join(part for part in name.split(".") if part not in ("base_layer", "original_module"))
 
 
 def _names(model: nn.Module) -> list[str]:

@@ -45,7 +45,6 @@ CHAINS: dict[str, list[tuple[int, list[str]]]] = {
     "fsdp2": [(2, ["engine=fsdp2"]), (4, ["engine=fsdp2", "engine.shard_size=2"]), (1, ["engine=ddp"])],
     "zero1": [(2, ["engine=ddp"]), (3, ["engine=zero1"]), (2, ["engine=zero3", SHARED])],
 }
-CHAINS |= {f"{a}-{b}": [(2, [f"engine={a}"]), (2, [f"engine={b}"])] for a in ("ddp","zero1","zero2","zero3","fsdp2") for b in ("ddp","zero1","zero2","zero3","fsdp2")}
 ADAPTERS = {"none": [], "lora": ["adapter=lora", "adapter.rank=4"]}
 
 

@@ -140,7 +140,7 @@ def test_a_flipped_bit_changes_the_hash(dtype: torch.dtype) -> None:
 
 def test_one_process_has_nobody_to_differ_from() -> None:
     assert compare_replicas(Holding(w=torch.ones(3)), 5, dict) == 1
-    assert compare_replicas(object(), 5, dict) == 0, "an engine that shards everything holds nothing twice"
+    assert compare_replicas(Holding(), 5, dict) == 0, "an engine that shards everything holds nothing twice"
 
 
 def test_gradients_that_are_not_finite_are_named() -> None:

@@ -107,6 +107,10 @@ class Engine(Protocol):
         """Returns the whole weight `name` on the CPU; every rank calls it."""
         ...
 
+    def replicas(self) -> dict[str, Tensor]:
+        """Returns what other ranks hold too, by key: ranks with the same key hold the same bits. Empty if nothing is."""
+        ...
+
     def direct_calls(self) -> AbstractContextManager[object]:
         """Context in which the model itself may be called, past the prepared module, by all ranks alike."""
         ...

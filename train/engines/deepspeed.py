@@ -145,6 +145,10 @@ class DeepSpeedEngine:
         with GatheredParameters([parameter] if self.stage == 3 else []):
             return parameter.detach().to("cpu", copy=True)
 
+    def replicas(self) -> dict[str, Tensor]:
+        """Returns the working weights, which ZeRO-1 and 2 keep whole on every rank; ZeRO-3 keeps nothing twice."""
+        return {} if self.stage == 3 else {name: parameter.detach() for name, parameter in self._named.items()}
+
     def direct_calls(self) -> contextlib.AbstractContextManager[object]:
         """Returns a context that changes nothing: hooks on every layer gather its weights."""
         return contextlib.nullcontext()

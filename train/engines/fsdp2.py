@@ -19,7 +19,15 @@ from torch.distributed.tensor import DTensor
 from configs.schema import EngineSection, TrainingSection
 from train.distributed import Context, Dims
 from train.engines import MakeOptimizer, StepResult
-from train.engines.local import clipped_step, fill_part, load_torch_state, quiet_update, torch_state, trained
+from train.engines.local import (
+    clipped_step,
+    fill_part,
+    load_torch_state,
+    local_part,
+    quiet_update,
+    torch_state,
+    trained,
+)
 from train.loss_scale import LossScale
 from train.scores import Scores, base_model
 from train.shards import LocalShard, TensorReader
@@ -114,6 +122,13 @@ class Fsdp2Engine:
         """Returns the whole weight."""
         parameter = self._model.get_parameter(name).detach()
         return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).cpu()
+
+    def replicas(self) -> dict[str, Tensor]:
+        """Returns this rank's parts of the weights when there are several copies of the model; one copy has no replica."""
+        if self._mesh.ndim == 1:
+            return {}
+        parts = {name: local_part(parameter.detach()) for name, parameter in self._named.items()}
+        return {f"{name}[{start}:{start + part.numel()}]": part for name, (part, start) in parts.items()}
 
     @contextlib.contextmanager
     def direct_calls(self) -> Iterator[None]:
