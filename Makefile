@@ -61,6 +61,8 @@ bench: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.prepare
 	$(BIN)/python -m benchmarks.resume
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.saving
+	$(BIN)/python -m benchmarks.payload
 	$(BIN)/python -m benchmarks.labelled_positions
 	$(BIN)/python -m benchmarks.demo
 
@@ -71,6 +73,8 @@ bench-small: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.resume --documents 5000 --no-record
 	$(BIN)/python -m benchmarks.prepare --documents 500 --no-record
 	$(BIN)/python -m benchmarks.overhead --quick
+	$(BIN)/python -m benchmarks.saving --quick
+	$(BIN)/python -m benchmarks.payload --quick
 	$(BIN)/python -m benchmarks.labelled_positions --quick
 	$(BIN)/python -m benchmarks.gpu --tiny
 

@@ -14,11 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evidence import ROOT, record
+from benchmarks.evidence import record
+from benchmarks.ranks import run_ranks
 from benchmarks.screen import show, verdict
 from configs.runfolder import RunFolder
 from train import distributed
@@ -114,20 +111,8 @@ def copy(tensors: list[Tensor], buffers: list[Tensor]) -> None:
 
 def measure(mib: int, saves: int) -> dict[str, Any]:
     """Runs the processes; returns prediction, measurements and verdict."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     with tempfile.TemporaryDirectory() as name:
-        processes = []
-        for rank in range(WORLD):
-            values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            environment = {**os.environ, **{key: str(value) for key, value in values.items()}, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-m", "benchmarks.saving", "--rank-in", name, "--mib", str(mib), "--saves", str(saves)]
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
-        outputs = [process.communicate()[0] for process in processes]
-        if any(process.returncode for process in processes):
-            raise SystemExit(f"a process failed: {[process.returncode for process in processes]}")
-    ranks = [json.loads(output.splitlines()[-1]) for output in outputs]
+        ranks = run_ranks("benchmarks.saving", WORLD, "--rank-in", name, "--mib", str(mib), "--saves", str(saves))
     ratio = max(rank["ratio"] for rank in ranks)
     figures = f"{ratio:.2f}x the copy of {ranks[0]['bytes'] / 1e6:.0f} MB a process ({ranks[0]['copy'] * 1000:.0f} ms)"
     return {

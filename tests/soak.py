@@ -22,6 +22,7 @@ SAVING = (
     "train/checkpoint_files.py",
     "train/checkpoint_reading.py",
     "train/shard_files.py",
+    "train/shard_plan.py",
     "tests/kills/saver.py",
 )
 RUNNING = (
@@ -30,6 +31,7 @@ RUNNING = (
     "data_pipelines/ledger.py",
     "data_pipelines/order.py",
     "train/checkpoint.py",
+    "train/checkpointer.py",
     "train/engines/ddp.py",
     "train/loop.py",
     "train/scores.py",
@@ -106,6 +108,7 @@ def whole_runs() -> dict[str, Any]:
         **counts,
         "2, 1, 3 ranks": python("tests.kills.whole_run", "worlds"),
         "suspended": python("tests.kills.whole_run", "suspended"),
+        "full disk": python("tests.kills.whole_run", "full_disk"),
     }
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -185,13 +186,15 @@ def kill_at_random(kills: int, seed: int, *, elements: int = 60_000) -> dict[str
     chance = random.Random(seed)
     counts = {"kills": 0, "half_written": 0, "steps": 0}
     with tempfile.TemporaryDirectory() as folder:
+        # Late enough for some saves to get through, on a busy machine too.
+        longest_s = max(0.06, 6 * seconds_of_a_save(Path(folder) / "timed", elements))
         run = RunFolder(Path(folder) / "run")
         step = 0
         for _ in range(kills):
             attempt, start, skipped = begin_attempt(run, {})
             assert not skipped, skipped
             assert (0 if start is None else start.step) == step
-            reported = _save_until_killed(run, attempt, step, chance.uniform(0.0, 0.06), elements)
+            reported = _save_until_killed(run, attempt, step, chance.uniform(0.0, longest_s), elements)
             counts["kills"] += 1
             counts["half_written"] += bool(list(attempt.checkpoints.glob(".tmp-*")))
             newest, skipped = find_latest(run)
@@ -203,6 +206,15 @@ def kill_at_random(kills: int, seed: int, *, elements: int = 60_000) -> dict[str
             counts["steps"] += found - step
             step = found
     return counts
+
+
+def seconds_of_a_save(folder: Path, elements: int) -> float:
+    """Returns how long a save takes here and now."""
+    run = RunFolder(folder)
+    attempt, _, _ = begin_attempt(run, {})
+    began = time.perf_counter()
+    save(run, attempt, 1, elements=elements)
+    return time.perf_counter() - began
 
 
 def _save_until_killed(run: RunFolder, attempt: Attempt, step: int, after_s: float, elements: int) -> int:

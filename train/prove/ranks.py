@@ -317,7 +317,7 @@ def _adapter(bench: Bench) -> Any:
     """Returns the adapter with dropout, so that its layers are there: it is 0 while training, one half in evaluation."""
     adapter = copy.deepcopy(bench.config.adapter)
     if adapter.name != "none":
-        adapter.dropout = DROPOUT
+        adapter.dropout = 0.0 if bench.is_mixture else DROPOUT  # peft has none for experts held as one tensor
     return adapter
 
 
