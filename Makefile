@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit runs distributed kills chain bench-small soak bench evidence clean
+.PHONY: demo oncology test lint unit runs distributed prove kills chain bench-small soak bench evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit runs distributed kills chain bench-small
+test: lint unit runs distributed prove kills chain bench-small
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -37,6 +37,10 @@ runs: $(INSTALLED)
 
 distributed: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/distributed
+
+# Planted bugs are named, sound configurations and the shipped experiments pass.
+prove: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m pytest -q tests/prove
 
 kills: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/kills

@@ -54,7 +54,7 @@ VERBS = {
         ("aisc prove RUN.yaml [key=value ...]           your model, your data, your engine",),
         {
             "--reduced": "a few small layers of your model's kind, random weights: a minute on a CPU",
-            "--steps N": "optimizer steps of each case (4)",
+            "--steps N": "optimizer steps of each case (3)",
             "--ranks N": "up to N ranks (2); 1: one process only",
             "--json FILE": "every curve and verdict",
         },

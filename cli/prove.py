@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
     if screen.is_terminal:
         with screen.status("starting") as status:
-            proof = prove(asked, lambda name: status.update(name))
+            proof = prove(asked, status.update)
     else:
         proof = prove(asked)
     if "--json" in options:

@@ -26,6 +26,7 @@ from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, ne
 
 FULL_LR = 1e-5
 LORA_LR = 1e-4
+NO_GPU = "no GPU"
 DEFAULT_DURATION = {"sft": "3 epochs", "cpt": "1 epochs"}
 
 
@@ -273,9 +274,9 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
     problems = []
     if resolved.engine.name == "auto":
         choice = _choose_engine(resolved, facts)
-        take(resolved.engine, "engine.name", choice.candidate.name, choice.reason if gpu else "no GPU")
-        resolved.engine.offload_optimizer = choice.candidate.offload_optimizer
-        resolved.engine.offload_parameters = choice.candidate.offload_parameters
+        take(resolved.engine, "engine.name", choice.candidate.name, choice.reason if gpu else NO_GPU)
+        resolved.engine.offload_optimizer |= choice.candidate.offload_optimizer
+        resolved.engine.offload_parameters |= choice.candidate.offload_parameters
         problems += [choice.problem] if choice.problem else []
     return Resolved(resolved, reasons, problems)
 

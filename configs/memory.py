@@ -324,13 +324,15 @@ def _ddp_buffers(model: Model, setup: Setup) -> tuple[Bytes, Bytes]:
 
 
 def _bucket(model: Model, setup: Setup) -> int:
-    """Gradients are copied into a bucket of fixed size, and cast to the type that they add up in when it is another."""
-    cast = setup.sum_bytes if setup.sum_bytes != setup.compute_bytes else 0
-    in_use = min(setup.zero.bucket, numel(model.parameters, trained=True))
-    if cast and setup.engine == "zero1" and not setup.offload_optimizer:
-        return in_use * cast  # BF16_Optimizer has no bucket: it flattens some of its fp32 sums at a time.
-    buckets = 1 if setup.engine == "zero3" else setup.zero.buckets
-    return buckets * setup.zero.bucket * setup.compute_bytes + in_use * cast
+    """Gradients are copied into a bucket of fixed size, and once more when they are reduced in another type or layout."""
+    in_use = min(setup.zero.bucket, numel(model.parameters, trained=True)) * setup.sum_bytes
+    if setup.engine == "zero3":
+        return setup.zero.bucket * setup.sum_bytes + in_use  # of the type that is sent; reduce-scatter lays it out anew
+    if setup.sum_bytes == setup.compute_bytes:
+        return setup.zero.buckets * setup.zero.bucket * setup.compute_bytes
+    if setup.engine == "zero1" and not setup.offload_optimizer:
+        return in_use  # BF16_Optimizer has no bucket: it flattens some of its fp32 sums at a time.
+    return setup.zero.buckets * setup.zero.bucket * setup.compute_bytes + in_use
 
 
 def _zero12_buffers(model: Model, setup: Setup) -> tuple[Bytes, Bytes]:

@@ -60,6 +60,27 @@ FAULTS = (
     "tests/faults/faults.py",
     "tests/faults/planted.py",
 )
+PROVING = (
+    "data_pipelines/collate.py",
+    "data_pipelines/order.py",
+    "data_pipelines/tokenize.py",
+    "tests/prove/bugs.py",
+    "train/adapters.py",
+    "train/attention.py",
+    "train/engines/ddp.py",
+    "train/engines/deepspeed.py",
+    "train/engines/fsdp2.py",
+    "train/engines/local.py",
+    "train/evaluate.py",
+    "train/learner.py",
+    "train/optimizer.py",
+    "train/prove/cases.py",
+    "train/prove/ranks.py",
+    "train/prove/reference.py",
+    "train/prove/verdict.py",
+    "train/scores.py",
+    "train/step.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +117,11 @@ def faults() -> dict[str, Any]:
     return python("tests.faults.faults")
 
 
+def planted_bugs() -> dict[str, Any]:
+    """Twelve planted bugs, each named by `aisc prove`; it passes on every engine, dense, with experts, with an adapter."""
+    return python("tests.prove.bugs", "soak")
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -109,6 +135,7 @@ def python(*arguments: str) -> dict[str, Any]:
 SHARDS = {
     "save-protocol": Shard(SAVING, save_protocol, 7),
     "whole-run-kills": Shard(RUNNING, whole_runs, 11),
+    "prove": Shard(PROVING, planted_bugs, 1),
     "faults": Shard(FAULTS, faults, 0),
 }
 

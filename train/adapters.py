@@ -44,6 +44,11 @@ def attach(model: nn.Module, adapter: AdapterSection, seed: int) -> nn.Module:
             warnings.simplefilter("ignore")
             adapted = get_peft_model(model, config)
     except ValueError as error:
+        if "lora_dropout" in str(error):
+            raise ConfigError(
+                f"adapter.dropout={adapter.dropout}: peft has no dropout for experts that are held as one tensor; expected 0, "
+                "or adapter.target_modules without them"
+            ) from error
         linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ConfigError(
             f"adapter.target_modules={list(adapter.target_modules)}: no adapter could be attached; "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from configs.compose import NO_GPU
 from configs.schema import EngineSection, RunConfig
 from data_pipelines.build import Prepared
 from train.adapters import trained_parameters
@@ -33,6 +34,7 @@ def rows(
         ("step", _step(config, prepared, plan)),
         ("lr", _learning_rate(config, reasons, plan)),
         ("engine", _engine(config, learner)),
+        *(("", f"{config.engine.name}: {why}") for why in (reasons.get("engine.name"),) if why and why != NO_GPU),
         *([("check", _check(learner))] if learner.reference else []),
     ]
 

@@ -56,7 +56,7 @@ def train_step(
     window: list[Batch],
     *,
     stop: bool,
-    pace: Pace,
+    pace: Pace | None = None,
     refuses: Callable[[float], bool] | None = None,
 ) -> StepOutcome:
     """Makes one update from this rank's micro-batches `window`.
@@ -67,9 +67,10 @@ def train_step(
         objective: turns scores into sums.
         window: equally many micro-batches on every rank.
         stop: this rank's wish to stop; any rank's wish reaches all, on the exchange of the units.
-        pace: begun for this step; its times ride on the same exchange.
+        pace: begun for this step; its times ride on the same exchange. None: nobody asks for times.
         refuses: says of the global loss whether no update is to be made from it; alike on all ranks.
     """
+    pace = pace or Pace(0, 1)
     pace.pause()
     units, stop, own_times = _exchange_units(objective, window, stop, pace.slots())
     pace.resume()

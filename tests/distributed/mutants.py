@@ -37,10 +37,10 @@ def accumulation_divided_twice() -> None:
     train_step, weighted = step.train_step, step._weighted
     length = 1
 
-    def counted(engine: Any, module: Any, objective: Any, window: list[Any], *, stop: bool) -> Any:
+    def counted(engine: Any, module: Any, objective: Any, window: list[Any], **options: Any) -> Any:
         nonlocal length
         length = len(window)
-        return train_step(engine, module, objective, window, stop=stop)
+        return train_step(engine, module, objective, window, **options)
 
     loop.train_step = counted
     step._weighted = lambda *arguments: weighted(*arguments) / length

@@ -26,10 +26,10 @@ import numpy as np
 import yaml
 
 from configs.runfolder import read_json, read_metrics
-from train.prove.forked import RanksFailed, run_ranks
 from tests.distributed.mutants import MUTANTS
 from tests.distributed.reference import Curve, Recipe, train_by_trainer, train_plainly
 from tests.kills.lab import make_tokenizer, only_run
+from train.prove.forked import RanksFailed, run_ranks
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("tiny_llama", "tiny_qwen3", "tiny_deepseek_v3")

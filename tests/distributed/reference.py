@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-Curve = dict[str, list[float]]
+from configs.schema import AdapterSection, OptimizerSection
+from train.prove import reference
+from train.prove.reference import Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +50,14 @@ def label(ids: Sequence[int], header: Sequence[int], stop: int) -> list[int]:
 
 
 def train_plainly(recipe: Recipe, steps: list[list[int]], header: list[int], stop: int) -> Curve:
-    """Returns loss and gradient norm of each step on the rows `steps[i]`: every document alone, all logits, one sum."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=torch.float32, attn_implementation="eager").train()
-    matrices = {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": recipe.weight_decay}
-    vectors = {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}
-    if recipe.optimizer == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD([matrices, vectors], lr=recipe.lr)
-    else:
-        optimizer = torch.optim.AdamW([matrices, vectors], lr=recipe.lr, betas=(0.9, 0.95))
-    curve: Curve = {"loss": [], "grad_norm": []}
-    for rows in steps:
-        documents = [torch.tensor(ids) for ids in read_documents(recipe.store, rows)]
-        labels = [torch.tensor(label(ids.tolist(), header, stop)) for ids in documents]
-        count = sum(int((wanted[1:] != -100).sum()) for wanted in labels)
-        total = 0.0
-        for ids, wanted in zip(documents, labels, strict=True):
-            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
-            loss = F.cross_entropy(logits, wanted[1:], ignore_index=-100, reduction="sum") / count
-            loss.backward()
-            total += loss.item()
-        curve["loss"].append(total)
-        curve["grad_norm"].append(clip(list(model.parameters()), recipe.max_grad_norm))
-        optimizer.step()
-        optimizer.zero_grad()
-    return curve
-
-
-def clip(parameters: Sequence[torch.nn.Parameter], max_norm: float) -> float:
-    """Clips gradients in place by their norm in float64 and returns it: torch's in fp32 is 1e-5 off on a CPU."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
-    for gradient in gradients:
-        gradient.mul_(min(1.0, max_norm / (norm + 1e-6)))
-    return norm
+    """Returns loss and gradient norm of each step on the rows `steps[i]`, by the loop that `aisc prove` compares with."""
+    model = reference.load_plainly(recipe.model, AdapterSection(), seed=0, device=torch.device("cpu"))
+    section = OptimizerSection(name=recipe.optimizer, weight_decay=recipe.weight_decay)
+    optimizer = reference.plain_optimizer(model, section, recipe.lr)
+    documents = [
+        [reference.Labelled(ids, label(ids, header, stop)) for ids in read_documents(recipe.store, rows)] for rows in steps
+    ]
+    return reference.train_plainly(model, optimizer, documents, recipe.max_grad_norm)
 
 
 def train_by_trainer(recipe: Recipe, steps: list[list[int]], pad: int, accumulate: int) -> Curve:
@@ -124,7 +98,7 @@ def train_by_trainer(recipe: Recipe, steps: list[list[int]], pad: int, accumulat
         model = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=torch.float32, attn_implementation="sdpa")
         trainer = Trainer(model=model, args=arguments, train_dataset=items, data_collator=lambda chosen: chosen[0])
         # Its own norm is torch's in fp32, 1e-5 off on a CPU; everything else stays as it is.
-        trainer.accelerator.clip_grad_norm_ = lambda parameters, max_norm, **_: torch.tensor(clip(list(parameters), max_norm))
+        trainer.accelerator.clip_grad_norm_ = lambda parameters, max_norm, **_: torch.tensor(reference.clip(list(parameters), max_norm))
         trainer.train()
     logged = [line for line in trainer.state.log_history if "loss" in line]
     return {key: [float(line[key]) for line in logged] for key in ("loss", "grad_norm")}

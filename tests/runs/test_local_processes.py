@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,7 +90,22 @@ def test_a_lost_rank_takes_the_others_with_it(place: Path) -> None:
     said = process.communicate(timeout=DEADLINE_S)[0]
     assert process.returncode == 1, said
     assert not any(map(psutil.pid_exists, workers)), "no worker is left behind"
-    assert state_of(run.path).state in ("failed", "killed")
+    assert state_of(run.path).state == "failed"
+    assert said.count("failed:") == 1 and f"rank 1 (host {socket.gethostname()}, pid {workers[1]}) was killed" in said, said
+    assert "Traceback" not in said
+
+
+def test_a_suspended_rank_ends_the_run_with_75(place: Path) -> None:
+    process = start(place, "suspended", "training.duration=1000000 steps", "guard.hang_timeout=6 s")
+    run = wait_for_step(place / "suspended", process, 2)
+    workers = [child.pid for child in psutil.Process(process.pid).children()]
+    os.kill(workers[0], signal.SIGSTOP)
+    said = process.communicate(timeout=DEADLINE_S)[0]
+    assert process.returncode == 75, said
+    assert not any(map(psutil.pid_exists, workers)), "the suspended one is ended too"
+    assert said.count("failed:") == 1 and f"rank 0 (host {socket.gethostname()}, pid {workers[0]}) stopped answering" in said
+    end = read_json(run.attempts()[-1].exit_path)
+    assert end is not None and (end["state"], end["kind"], end["rank"]) == ("failed", "hang", 0)
 
 
 def test_a_mistake_is_told_once(place: Path) -> None:

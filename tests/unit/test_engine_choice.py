@@ -145,6 +145,11 @@ def test_resolve_keeps_to_what_the_other_keys_leave() -> None:
     assert named.config.engine.name == "ddp" and "engine.name" not in named.reasons
 
 
+def test_resolve_drops_nothing_that_was_asked_for() -> None:
+    found = on_gpus(8, "engine.shard_size=4", "engine.offload_optimizer=true").config.engine
+    assert (found.offload_optimizer, found.shard_size) == (True, 4)
+
+
 def test_resolve_without_a_gpu_takes_ddp() -> None:
     found = resolved(Facts(num_gpus=0, model=PRESETS["llama3.3_70b"]))
     assert (found.config.engine.name, found.reasons["engine.name"]) == ("ddp", "no GPU")

@@ -67,10 +67,11 @@ def make_cases(config: RunConfig, *, kernel: str, exact_kernel: str, worlds: lis
             cases.append(Case(f"{engine}, {world} ranks", "engine", **parts))
             cases.append(Case(f"{engine}, {world} ranks", "engine", **{**parts, "optimizer": mine}))
             cases.append(Case(f"{engine}, {world} ranks, micro-batches of one row", "engine", **parts, micro_rows=1))
-    last = {**plain, "engine": engine, "world": max(worlds, default=1)}
+    # With the user's optimizer: its state must not move either.
+    last = {**plain, "optimizer": mine, "engine": engine, "world": max(worlds, default=1)}
     cases.append(Case("around steps that are not finite", "non-finite", **last, is_spoiled=True))
     if config.training.precision != "fp32":
-        asked = {**last, "attention": kernel, "precision": config.training.precision, "optimizer": mine}
+        asked = {**last, "attention": kernel, "precision": config.training.precision}
         cases.append(Case(f"{config.training.precision}, as configured", "precision", **asked))
     if is_mixture:
         cases.append(Case("packed rows, experts chosen freely", "routing", **plain, replays=False))

@@ -42,6 +42,8 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, timeout
         RanksFailed: a rank raised or was killed, or time ran out; the rest are killed, the message holds their output.
     """
     port = free_port()
+    # A rank may fork ranks: its watchdog's thread is not there after the fork, and the next one would wait for its end.
+    faulthandler.cancel_dump_traceback_later()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sys.stdout.flush()
@@ -86,6 +88,8 @@ def _become(
         output = os.open(folder / f"log-{rank}", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # The parent may have turned its own to somewhere else.
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         faulthandler.dump_traceback_later(0.9 * timeout_s)  # a rank that hangs says where
         for name in (*LAUNCHER, *SLURM):
             os.environ.pop(name, None)

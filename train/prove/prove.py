@@ -21,7 +21,7 @@ from configs.schema import RunConfig
 from train.prove.forked import RanksFailed, run_ranks
 from train.prove.shape import is_mixture, reduced_shape
 
-STEPS = 4
+STEPS = 3
 WORLD = 2
 REDUCED_TIMEOUT_S = 300.0
 TIMEOUT_S = 3600.0
@@ -72,21 +72,22 @@ def prove(asked: Asked, on_case: Callable[[str], None] = lambda name: None) -> P
         RunFailed: the plain loop itself could not run.
     """
     start = time.monotonic()
-    import_stack(asked)
+    import_stack(model_values(asked)["model_type"], asked.facts.num_gpus)
     with tempfile.TemporaryDirectory(prefix="aisc-prove-") as name:
         return _prove(asked, Path(name), on_case, start)
 
 
-def import_stack(asked: Asked) -> None:
-    """Imports what the ranks use. Nothing is computed and no GPU is touched: neither survives a fork."""
+def import_stack(kind: str, num_gpus: int) -> None:
+    """Imports what ranks with a model of this kind use. Nothing is computed, no GPU is touched: neither survives a fork."""
     # Asking CUDA how many GPUs there are would initialise it here; NVML does not.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not asked.facts.num_gpus:
+    # Threads that wait must not spin: ranks share the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not num_gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import transformers
 
-    kind = model_values(asked)["model_type"]
     for module in (*_LATE, f"transformers.models.{kind}.modeling_{kind}"):
         if importlib.util.find_spec(module.split(".")[0]):
             importlib.import_module(module)
@@ -128,7 +129,7 @@ def _prove(asked: Asked, folder: Path, on_case: Callable[[str], None], start: fl
             rows.append(verdict.Row(case.name, case.optimizer, note=f"not run: {asked.facts.num_gpus} GPUs", is_ok=None))
             continue
         outcomes[case.key] = outcome = _run(asked, bench, case, settings, where)
-        rows.append(verdict.judge_case(outcome, plain["runs"][case.optimizer], outcomes_before))
+        rows.append(verdict.judge_case(outcome, plain["runs"], outcomes_before))
     rows += [
         verdict.judge_evaluation(outcomes.values(), plain["runs"]),
         verdict.judge_movement(outcomes.values(), plain["runs"]),

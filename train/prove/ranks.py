@@ -28,12 +28,13 @@ from train.evaluate import Evaluator
 from train.inputs import Inputs
 from train.learner import Learner, build_learner
 from train.objectives import Objective, Term
+from train.pace import Pace
 from train.prove import reference
 from train.prove.cases import Case
 from train.prove.routing import Recorder, Replay, read_routes
 from train.prove.sample import Sample, take_sample
 from train.state import Plan
-from train.step import train_step
+from train.step import StepOutcome, train_step
 
 # What the first step should take off the loss by its own slope: enough that a mistake in an update shows in the next
 # losses, little enough that rounding does not grow.
@@ -137,7 +138,7 @@ def run_plainly(bench: Bench, device: str) -> dict[str, Any]:
 def find_settings(model: nn.Module, documents: list[reference.Labelled], optimizers: list[str]) -> Settings:
     """Returns rates and clipping from the first gradient."""
     reference.accumulate(model, documents)
-    norm = float(reference.total_norm(list(model.parameters())))
+    norm = reference.total_norm(model.parameters())
     total = float(sum(p.grad.double().abs().sum() for p in model.parameters() if p.grad is not None))
     model.zero_grad(set_to_none=True)
     clip = CLIPPED_SHARE * norm
@@ -162,14 +163,18 @@ def run_case(bench: Bench, case: Case, settings: Settings, backend: str) -> dict
 def configure(bench: Bench, case: Case, settings: Settings, backend: str) -> RunConfig:
     """Returns the user's configuration in this arrangement: the sample, fixed rates, nothing random but the start."""
     config = copy.deepcopy(bench.config)
-    rows = bench.sample.packed_rows if case.packing else bench.sample.documents
+    sample = bench.sample
+    rows, row_tokens = (
+        (sample.packed_rows, sample.row_tokens) if case.packing else (sample.documents, sample.piece_tokens)
+    )
     config.model.path, config.model.tokenizer = str(bench.model), bench.tokenizer_path
     config.model.arch, config.model.random_weights = {}, False
     config.model.attention = case.attention
+    config.model.router_balance = 0.0  # the plain loop has the likelihood alone
     if case.precision == "fp32":
         config.model.dtype = "float32"
     config.adapter = _adapter(bench)
-    config.data.sequence_length, config.data.packing = bench.sample.row_tokens, case.packing
+    config.data.sequence_length, config.data.packing = row_tokens, case.packing
     config.training.global_batch_size = rows
     config.training.micro_batch_size = case.micro_rows or -(-rows // case.world)
     config.training.precision = case.precision
@@ -212,7 +217,7 @@ def measure(
         found["micro_batches"] = len(window)
         if case.is_spoiled and step in (1, 2):
             found["spoiled"].append(spoiled_step(learner, window, in_loss=step == 2, is_first=context.is_main))
-        outcome = train_step(engine, learner.module, learner.objective, window, stop=False)
+        outcome = take_step(learner, learner.objective, window)
         found["loss"].append(outcome.loss)
         found["grad_norm"].append(outcome.grad_norm)
         found["applied"].append(outcome.applied)
@@ -226,11 +231,19 @@ def measure(
     return found
 
 
+def take_step(learner: Learner, objective: Objective, window: list[Batch]) -> StepOutcome:
+    """Makes one update, as the loop does."""
+    dims = learner.engine.dims
+    pace = Pace(dims.dp_rank, dims.world)
+    pace.begin()
+    return train_step(learner.engine, learner.module, objective, window, stop=False, pace=pace)
+
+
 def spoiled_step(learner: Learner, window: list[Batch], *, in_loss: bool, is_first: bool) -> dict[str, Any]:
     """Takes a step whose loss, or whose gradient, is not a number on the first rank; returns what it claims and moved."""
     before = digests(learner, with_optimizer=True)
     objective = Spoiled(learner.objective, in_loss=in_loss) if is_first else learner.objective
-    outcome = train_step(learner.engine, learner.module, objective, window, stop=False)
+    outcome = take_step(learner, objective, window)
     return {"applied": outcome.applied, "moved": _changed(before, digests(learner, with_optimizer=True))}
 
 
@@ -238,11 +251,11 @@ class _NoNumber(torch.autograd.Function):
     """The identity whose gradient is not a number."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
+    def forward(_: Any, scores: Tensor) -> Tensor:
         return scores.view_as(scores)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
         return gradients[0] * float("nan")
 
 
@@ -257,8 +270,8 @@ class Spoiled:
         return self.objective.units(batch)
 
     def loss(self, scores: Tensor, batch: Batch) -> tuple[Term, ...]:
-        scores = scores * float("nan") if self.in_loss else _NoNumber.apply(scores)
-        return self.objective.loss(scores, batch)
+        spoiled: Tensor = scores * float("nan") if self.in_loss else _NoNumber.apply(scores)  # type: ignore[no-untyped-call]
+        return self.objective.loss(spoiled, batch)
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
@@ -267,18 +280,17 @@ def set_dropout(model: nn.Module, share: float) -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = share
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share
+            setattr(module, "attention_dropout", share)  # noqa: B010 - a module's attribute, to the type checker a tensor
 
 
 def digests(learner: Learner, *, with_optimizer: bool = False) -> dict[str, str]:
-    """Returns a hash of this rank's part of each weight, trained as updated or frozen as held, and of optimizer state."""
-    found: dict[str, str] = {}
-    for name, shards in learner.engine.state().items():
-        if name.startswith("model.") or with_optimizer:
-            found[name.removeprefix("model.")] = _digest(shard.tensor for shard in shards)
-    for name, parameter in learner.model.named_parameters():
-        if not parameter.requires_grad:
-            found[name] = _digest([_local(parameter)])
+    """Returns a hash of this rank's part of each weight, trained or frozen, and of optimizer state when it is there."""
+    found = {name: _digest([_local(parameter)]) for name, parameter in learner.model.named_parameters()}
+    if with_optimizer:
+        for key, shards in learner.engine.state().items():
+            # A weight as the engine updates it, which may be a copy in fp32, and as the model has it: one name.
+            name = key.removeprefix("model.")
+            found[name] = found.get(name, "") + _digest(shard.tensor for shard in shards)
     return found
 
 
@@ -305,7 +317,7 @@ def _adapter(bench: Bench) -> Any:
     """Returns the adapter with dropout, so that its layers are there: it is 0 while training, one half in evaluation."""
     adapter = copy.deepcopy(bench.config.adapter)
     if adapter.name != "none":
-        adapter.dropout = DROPOUT
+        adapter.dropout = 0.0 if bench.is_mixture else DROPOUT  # peft has none for experts held as one tensor
     return adapter
 
 

@@ -22,23 +22,26 @@ from data_pipelines.tokenize import load_tokenizer
 # Rows of the user's data that are read at all.
 ROWS_READ = 64
 # Longest pieces, in tokens, in turn: very different lengths, so that a mean of means is no mean.
-PIECE_TOKENS = (96, 23, 61, 14, 80, 37)
+PIECE_TOKENS = (48, 11, 29, 7, 37, 18)
 NUM_PIECES = 12
-# Four micro-batches of one row, two ranks or three do not divide this: some get empty rows.
+# Two ranks, three or four do not divide this: some get empty rows.
 PACKED_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was taken: rows of the packed and of the other store, their length, learned tokens, and flawed labels.
+    """What was taken: pieces of documents, as rows of several and as rows of one, and flawed labels.
 
     Attributes:
-        unended: documents, of those read, in which a learned turn does not end in a control token.
+        row_tokens: length of a packed row; piece_tokens: of the longest piece, and of a row of one.
+        documents_read: in the first rows of the data; unended: of these, in which a learned turn does not end in a
+            control token.
     """
 
     documents: int
     packed_rows: int
     row_tokens: int
+    piece_tokens: int
     tokens: int
     supervised: int
     documents_read: int
@@ -59,7 +62,8 @@ def take_sample(config: RunConfig, tokenizer_path: str, folder: Path, command: s
     if not pieces:
         raise DataError(f"aisc prove: nothing is learned in the first {ROWS_READ} rows of the data")
     tokens = sum(len(piece.ids) for piece in pieces)
-    row_tokens = max(8, -(-tokens // PACKED_ROWS), *(len(piece.ids) for piece in pieces))
+    piece_tokens = max(8, *(len(piece.ids) for piece in pieces))
+    row_tokens = max(piece_tokens, -(-tokens // PACKED_ROWS))
     tokenizer = load_tokenizer(tokenizer_path)
     made = {}
     for name, packing in (("packed", True), ("alone", False)):
@@ -67,7 +71,7 @@ def take_sample(config: RunConfig, tokenizer_path: str, folder: Path, command: s
         writer = StoreWriter(
             folder / name / "train",
             fingerprint=prepared.fingerprint,
-            sequence_length=row_tokens,
+            sequence_length=row_tokens if packing else piece_tokens,
             sources=prepared.train.sources,
             vocab_size=len(tokenizer),
             packing=packing,
@@ -80,6 +84,7 @@ def take_sample(config: RunConfig, tokenizer_path: str, folder: Path, command: s
         documents=len(pieces),
         packed_rows=made["packed"].num_rows,
         row_tokens=row_tokens,
+        piece_tokens=piece_tokens,
         tokens=tokens,
         supervised=made["packed"].supervised,
         documents_read=prepared.train.num_documents,

@@ -103,9 +103,9 @@ def largest(one: Curve, other: Curve, key: str) -> float:
     return max(relative(a, b) for a, b in zip(one[key], other[key], strict=True))
 
 
-def judge_case(outcome: Outcome, plain: Curve, steps_by_case: dict[str, Outcome]) -> Row:
-    """Returns the row of a case against the plain loop; `steps_by_case` holds the cases before it."""
-    case = outcome.case
+def judge_case(outcome: Outcome, plains: dict[str, Any], earlier: dict[str, Outcome]) -> Row:
+    """Returns the row of a case against the plain loop of its optimizer; `earlier` holds the cases before it."""
+    case, plain = outcome.case, plains[outcome.case.optimizer]
     row = Row(case.name, case.optimizer, bound=BOUNDS[case.precision])
     if outcome.error:
         row.is_ok = False
@@ -122,7 +122,7 @@ def judge_case(outcome: Outcome, plain: Curve, steps_by_case: dict[str, Outcome]
             row.is_ok, row.sentence = False, f"{case.name}: {complaint}: step in train/engines, applied in train/step.py"
             return row
     if not row.is_ok:
-        row.sentence = f"{case.key}: {explain(outcome, plain, steps_by_case)}"
+        row.sentence = f"{case.key}: {explain(outcome, plains, earlier)}"
     return row
 
 
@@ -142,15 +142,15 @@ def _and_moved(names: list[str]) -> str:
     return f" and moves {_listed(names)}" if names else ""
 
 
-def explain(outcome: Outcome, plain: Curve, earlier: dict[str, Outcome]) -> str:
+def explain(outcome: Outcome, plains: dict[str, Any], earlier: dict[str, Outcome]) -> str:
     """Returns what differs first, by which factor, and where to look."""
-    case = outcome.case
+    case, plain = outcome.case, plains[outcome.case.optimizer]
     worst = max(outcome.ranks, key=lambda rank: max(largest(rank, plain, key) for key in ("loss", "grad_norm")))
     step, key, factor = first_difference(worst, plain, BOUNDS[case.precision])
     phase = ("forward" if key == "loss" else "backward") if step == 1 else "update"
     what = f"{'loss' if key == 'loss' else 'gradient norm'} of step {step} is {factor:.6g} of the plain loop's"
     for name, other in earlier.items():
-        if other.case.optimizer == case.optimizer and not other.error and _is_same(worst, other.ranks[0], plain, case):
+        if not other.error and _is_same((step, key, factor), other, plains):
             return f"{what}, as in `{name}`"
     places = _PLACES[case.changes]
     where = places.get(phase, places.get("any", "")).format(engine=case.engine)
@@ -166,11 +166,13 @@ def first_difference(curve: Curve, plain: Curve, bound: float) -> tuple[int, str
     return len(curve["loss"]), "loss", math.nan
 
 
-def _is_same(one: Curve, other: Curve, plain: Curve, case: Case) -> bool:
-    """True when two curves differ from the plain loop in the same way."""
-    away = max(largest(other, plain, key) for key in ("loss", "grad_norm"))
-    apart = max(largest(one, other, key) for key in ("loss", "grad_norm"))
-    return away > BOUNDS[case.precision] and apart <= max(BOUNDS[case.precision], SAME_SHARE * away)
+def _is_same(difference: tuple[int, str, float], other: Outcome, plains: dict[str, Any]) -> bool:
+    """True when another case's first difference from its plain loop is this one."""
+    plain, bound = plains[other.case.optimizer], BOUNDS[other.case.precision]
+    step, key, factor = max(
+        (first_difference(rank, plain, bound) for rank in other.ranks), key=lambda found: abs(found[2] - 1)
+    )
+    return (step, key) == difference[:2] and relative(factor - 1, difference[2] - 1) <= SAME_SHARE
 
 
 def _meaning(factor: float, outcome: Outcome) -> str:
@@ -219,7 +221,8 @@ def judge_movement(outcomes: Iterable[Outcome], plain: dict[str, Any]) -> Row:
     wanted = {name: set(run["moved"]) for name, run in plain.items()}
     row = Row("weights that are trained", "each", note=f"{len(next(iter(wanted.values())))} tensors move, no other does")
     for outcome in outcomes:
-        if outcome.error:
+        # Weights in low precision may be too coarse to show a small update.
+        if outcome.error or outcome.case.precision != "fp32":
             continue
         moved = {name for rank in outcome.ranks for name in rank["moved"]}
         expected = wanted[outcome.case.optimizer]

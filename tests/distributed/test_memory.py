@@ -1,0 +1,69 @@
+"""configs/memory.py against four running ranks: every storage of weights, gradients and optimizer state, and no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.memory_case import CASES, RANKS, ZERO
+
+ROOT = Path(__file__).parents[2]
+BOUND = 0.02
+NAMES = [f"{name} {precision}" for name, precision, _ in CASES]
+# ZeRO-3 keeps its bucket for the whole run; ZeRO-1, measured between micro-batches, until gradients are reduced.
+WITH_BUCKET = ("zero1 fp32", "zero3 fp32", "zero3 bf16")
+PARTS = ("parameters", "gradients", "optimizer")
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.memory_case"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_model_has_about_120_million_parameters(measured: dict[str, Any]) -> None:
+    assert measured["parameters"] == pytest.approx(120e6, rel=0.05)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("case", NAMES)
+def test_unique_storages_are_what_the_formula_says(measured: dict[str, Any], case: str, part: str) -> None:
+    assert len(measured["cases"][case]) == RANKS
+    for rank in measured["cases"][case]:
+        assert rank["held"][part] == pytest.approx(rank["expected"][part], rel=BOUND)
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_nothing_else_is_held(measured: dict[str, Any], case: str) -> None:
+    for rank in measured["cases"][case]:
+        known = sum(rank["held"][part] for part in PARTS)
+        if case in WITH_BUCKET:
+            known += 4 * ZERO.bucket
+        assert rank["held"]["all"] == pytest.approx(known, rel=BOUND)
+
+
+def test_resident_memory_falls_from_engine_to_engine(measured: dict[str, Any]) -> None:
+    resident = [
+        max(rank["held"]["resident"] for rank in measured["cases"][f"{name} fp32"])
+        for name in ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+    ]
+    print("resident MB:", [size // 10**6 for size in resident])
+    # ZeRO-3 keeps fp32 masters beside fp32 weights, which FSDP2 does not: 4 bytes of 20 a parameter.
+    assert resident == sorted(resident, reverse=True)
