@@ -60,6 +60,12 @@ class Evidence:
     columns: tuple[str, ...]
 
 
+# The matrix holds every pair of: form of an engine, ranks, model, adapter, recomputation, optimizer.
+_IN_MATRIX = (
+    *("ddp", "zero1", "zero1, optimizer offload", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"),
+    *("fsdp2_offload", "hsdp"),
+)
+_PAIRED = ("many ranks", "full", "lora", "fp32", "recompute full", "experts")
 EVIDENCE: tuple[Evidence, ...] = (
     Evidence("tests/distributed/test_parity.py", "CPU (gloo)", ("ddp",), ("1 rank", "many ranks", "full", "fp32", "experts")),
     Evidence(
@@ -68,6 +74,17 @@ EVIDENCE: tuple[Evidence, ...] = (
         ("ddp", "zero2", "zero3", "fsdp2"),
         ("many ranks", "full", "fp32", "recompute full", "experts"),
     ),
+    Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", _IN_MATRIX, _PAIRED),
+    Evidence(
+        "tests/distributed/test_matrix.py",
+        "CPU (gloo)",
+        tuple(row for row in _IN_MATRIX if not row.startswith("zero3")),
+        ("recompute selective",),
+    ),
+    Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero2", "zero3", "fsdp2"), ("bf16",)),
+    Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero3",), ("own DeepSpeed",)),
+    Evidence("tests/distributed/test_reshard.py", "CPU (gloo)", ("zero3",), ("1 rank",)),
+    Evidence("tests/runs/test_options.py", "CPU (gloo)", ("ddp",), ("bf16", "recompute selective")),
 )
 _LEGEND = """`run`: a test runs it, named in the last column. `legal`: the rules allow it, not run. `no`: refused before the run starts,
 with the sentence below. `start`: the rules need a fact that is known only on the machine; checked at start."""
@@ -116,7 +133,9 @@ def _cell(device: str, num_gpus: int, row: str, column: str, notes: dict[str, in
 
 
 def _tests(device: str, row: str) -> list[str]:
-    found = [evidence.test for evidence in EVIDENCE if any(covers(evidence, device, row, column) for column in COLUMNS)]
+    found = dict.fromkeys(
+        evidence.test for evidence in EVIDENCE if any(covers(evidence, device, row, column) for column in COLUMNS)
+    )
     return [f"`{test.rsplit('/', maxsplit=1)[-1]}`" for test in found]
 
 

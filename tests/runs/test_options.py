@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from cli.main import main
-from configs.runfolder import RunFolder, read_json, read_metrics
+from configs.runfolder import RunFolder, read_json, read_ledger, read_metrics
 from data_pipelines.index import Store
 from launch.runs import all_runs
 from tests.kills.lab import make_chats, make_tokenizer
+from train.loss_scale import LossScale
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,23 @@ def test_bf16_learns_like_fp32(place: Path, plain: RunFolder, tmp_path: Path) ->
     assert code == 0
     assert losses(run) != losses(plain)
     assert losses(run) == pytest.approx(losses(plain), rel=0.03)
+
+
+def test_fp16_takes_a_batch_again_after_an_overflow(
+    place: Path, plain: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scale of 2**24 overflows fp16 (65,504 at most) until it has been halved often enough; no batch is lost by it."""
+    monkeypatch.setattr("train.loss_scale.INITIAL", 2.0**24)
+    overflowed, halved = LossScale.overflowed, []
+    monkeypatch.setattr(LossScale, "overflowed", lambda scale: halved.append(scale.value) or overflowed(scale))
+    options = ("training.precision=fp16", "training.duration=6 steps", "training.min_steps=0", "lr_scheduler.name=constant")
+    code, run = train(place, tmp_path, *options)
+    assert code == 0
+    code, same = train(place, tmp_path / "fp32", *options[1:])
+    assert code == 0
+    assert len(halved) >= 2
+    assert losses(run) == pytest.approx(losses(same), rel=5e-3)
+    assert [line["head"] for line in read_ledger(run.path)] == [line["head"] for line in read_ledger(same.path)]
 
 
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_deepseek_v3"])
