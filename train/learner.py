@@ -59,7 +59,7 @@ def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learne
     module = engine.prepare(
         scores, lambda named: build_optimizer(config.optimizer, named, float(config.optimizer.lr))
     )
-    if engine.loads_shards and config.model.path:
+    if engine.reads_weights and config.model.path:
         fill(engine, scores, ModelFolder.open(config.model.path, base_model(model)), config.training.seed)
     objective = build_objective(config.objective.name)
     if router and config.model.router_balance:

@@ -32,8 +32,8 @@ from train.prove.forked import RanksFailed, run_ranks
 STEPS = 20
 GOLDEN = Path(__file__).parents[1] / "golden" / "curves"
 BOUND = 1e-5
-# Largest relative differences of loss and gradient norm from the fp32 loop; 8 bits of mantissa, seen 4e-3 and 1.4e-2.
-BF16_BOUNDS = (1e-2, 5e-2)
+# Largest relative differences of loss and gradient norm from the fp32 loop; 8 bits of mantissa, seen 2e-4 and 4e-3.
+BF16_BOUNDS = (2e-3, 2e-2)
 SHARED_OUT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 
 
@@ -219,11 +219,12 @@ def worst(found: list[float], expected: list[float]) -> float:
 
 def holds(entry: Entry, result: dict[str, Any]) -> bool:
     """True when the case is within its bounds. Experts chosen freely are reported, not judged."""
-    if "error" in result or not result["moved"]:
+    if "error" in result:
         return False
-    if entry.precision == "bf16":
+    if entry.precision == "bf16":  # a weight of 1.0 in bf16 does not move by 1e-4, and need not
         return bool(max(result["loss"], result["eval_loss"]) <= BF16_BOUNDS[0] and result["grad_norm"] <= BF16_BOUNDS[1])
-    return not entry.replays or max(result["loss"], result["eval_loss"], result["grad_norm"]) <= BOUND
+    is_close = max(result["loss"], result["eval_loss"], result["grad_norm"]) <= BOUND
+    return bool(result["moved"]) and (is_close or not entry.replays)
 
 
 def curve_text(curve: dict[str, list[float]]) -> str:

@@ -43,8 +43,7 @@ def test_at_most_forty_cases_hold_every_pair() -> None:
 def test_an_engine_is_the_plain_loop(found: dict[str, Any], name: str) -> None:
     result = found["cases"][name]
     assert "error" not in result, result["error"]
-    assert result["moved"], "other weights moved than those that should"
-    assert matrix.holds(ENTRIES[name], result), {key: result[key] for key in ("loss", "grad_norm", "eval_loss")}
+    assert matrix.holds(ENTRIES[name], result), {key: result[key] for key in ("loss", "grad_norm", "eval_loss", "moved")}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in matrix.GOLDEN.glob("*.txt")))

@@ -44,7 +44,9 @@ class Engine(Protocol):
         dims: this rank's place.
         optimizer: its groups carry the learning rate; there after `prepare`.
         autocasts: low precision is autocast over fp32 weights; otherwise the engine casts weights itself.
-        loads_shards: weights are read by `load_weights`, each rank its part; the model is built empty.
+        loads_shards: the model is built empty; each rank reads its part of the weights.
+        reads_weights: `load_weights` is called after `prepare`: always with `loads_shards`, and where the weights that are
+            updated would otherwise start from ones rounded to the precision of the arithmetic.
         is_sharded: no rank holds the whole model, so that all must take part in whatever calls it.
         weights_device: where a model that is built whole belongs before `prepare`.
     """
@@ -53,6 +55,7 @@ class Engine(Protocol):
     optimizer: torch.optim.Optimizer
     autocasts: bool
     loads_shards: bool
+    reads_weights: bool
     is_sharded: bool
     weights_device: torch.device
 
@@ -65,7 +68,7 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, reader: TensorReader) -> None:
-        """Fills every weight, frozen ones too, from a reader that knows them by the model's own names."""
+        """Fills every weight that `prepare` left empty or rounded, from a reader that knows them by the model's own names."""
         ...
 
     def micro_batch(self, last: bool) -> AbstractContextManager[object]:

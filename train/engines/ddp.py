@@ -20,7 +20,7 @@ class DdpEngine:
     """Data parallelism by torch's DDP, prepared by Accelerate."""
 
     autocasts = True
-    loads_shards = False
+    loads_shards = reads_weights = False
     is_sharded = False
 
     def __init__(self, section: EngineSection, training: TrainingSection, context: Context) -> None:

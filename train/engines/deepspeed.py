@@ -41,6 +41,8 @@ class DeepSpeedEngine:
         self.dims = Dims(context.rank, context.world_size, context.world_size)
         self.stage = int(section.name.removeprefix("zero"))
         self.loads_shards = self.is_sharded = self.stage == 3
+        # ZeRO-1 and 2 make their fp32 masters from working weights that are rounded already.
+        self.reads_weights = self.stage == 3 or training.precision != "fp32"
         self.weights_device = context.device
         self._config = deepspeed_config(section, training, context.device.type)
         self._precision = training.precision

@@ -39,7 +39,7 @@ class Fsdp2Engine:
     """Fully sharded data parallelism over a mesh of all ranks, or of replicas of `shard_size` ranks."""
 
     autocasts = False
-    loads_shards = True
+    loads_shards = reads_weights = True
     is_sharded = True
 
     def __init__(self, section: EngineSection, training: TrainingSection, context: Context) -> None:

@@ -75,12 +75,12 @@ class ZeroState:
         self.refresh()
 
     def load_weights(self, every: dict[str, nn.Parameter], reader: TensorReader) -> None:
-        """Overwrites all weights of ZeRO-3 shards, frozen ones too."""
+        """Overwrites the fp32 weights of what is trained, and the shards of frozen weights."""
         for name, parameter in every.items():
             if name in self.named:
                 self._write(parameter, None, reader, name)
-            else:
-                _copy(parameter.ds_tensor, _own_start(parameter), whole_shape(parameter), reader, name)  # type: ignore[attr-defined]
+            elif hasattr(parameter, "ds_tensor"):
+                _copy(parameter.ds_tensor, _own_start(parameter), whole_shape(parameter), reader, name)
         self.refresh()
 
     def set_counters(self, value: float) -> None:
