@@ -8,6 +8,7 @@ time is put together.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +146,8 @@ def is_adapter(name: str) -> bool:
 
 def plain_name(name: str) -> str:
     """Returns a parameter's name without what peft puts around it."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
-    return name.replace(".modules_to_save.default.", ".")
+    # Around experts, which are two parameters of one module, there are two layers of it.
+    return re.sub(r"\.(base_layer|original_module|modules_to_save\.default)(?=\.)", "", name.removeprefix("base_model.model."))
 
 
 def _names(model: nn.Module) -> list[str]:
