@@ -19,7 +19,6 @@ from data_pipelines.collate import collate
 from data_pipelines.index import Store
 from data_pipelines.order import rank_slice
 from tests.small_store import small_store
-from train.pace import Pace
 from train.prove.forked import RanksFailed, run_ranks
 
 STEPS = 3
@@ -91,12 +90,11 @@ def train(folder: str, name: str, micro: int, what: str, weight: float) -> dict[
     objective = Balanced(Sft(), router)
     store = Store(Path(folder))
     curve: dict[str, list[float]] = {"loss": [], "balance": [], "grad_norm": [], "router_load_max": []}
-    pace = Pace(context.rank, context.world_size)
     for step in range(STEPS):
         rows = (np.arange(ROWS) + step) % store.num_rows
         parts = rank_slice(rows, engine.dims.dp_rank, engine.dims.dp_size, micro)
         window = [collate(store, part, 0) for part in parts]
-        outcome = train_step(engine, module, objective, window, stop=False, pace=pace)
+        outcome = train_step(engine, module, objective, window, stop=False)
         figures = {**outcome.terms, "grad_norm": outcome.grad_norm, **router.figures()}
         for key, value in figures.items():
             curve[key].append(value)

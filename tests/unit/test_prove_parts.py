@@ -139,3 +139,12 @@ def test_experts_are_chosen_as_recorded(tmp_path: Path) -> None:
                 begin, end = batch.cu_seqlens[place], batch.cu_seqlens[place + 1]
                 wanted = routes[0, int(store.document_row[document]) - 1][layer]
                 assert (chosen[begin:end].numpy() == wanted).all()
+
+
+def test_names_inside_doubled_wrappers_are_the_folders() -> None:
+    """peft wraps fused experts twice; `aisc prove` found that sharded engines then missed their weights."""
+    from train.weights import plain_name
+
+    experts = "base_model.model.model.layers.1.mlp.experts.base_layer.base_layer.down_proj"
+    assert plain_name(experts) == "model.layers.1.mlp.experts.down_proj"
+    assert plain_name("base_model.model.lm_head.modules_to_save.default.weight") == "lm_head.weight"

@@ -28,13 +28,12 @@ from train.evaluate import Evaluator
 from train.inputs import Inputs
 from train.learner import Learner, build_learner
 from train.objectives import Objective, Term
-from train.pace import Pace
 from train.prove import reference
 from train.prove.cases import Case
 from train.prove.routing import Recorder, Replay, read_routes
 from train.prove.sample import Sample, take_sample
 from train.state import Plan
-from train.step import StepOutcome, train_step
+from train.step import train_step
 
 # What the first step should take off the loss by its own slope: enough that a mistake in an update shows in the next
 # losses, little enough that rounding does not grow.
@@ -217,7 +216,7 @@ def measure(
         found["micro_batches"] = len(window)
         if case.is_spoiled and step in (1, 2):
             found["spoiled"].append(spoiled_step(learner, window, in_loss=step == 2, is_first=context.is_main))
-        outcome = take_step(learner, learner.objective, window)
+        outcome = train_step(engine, learner.module, learner.objective, window, stop=False)
         found["loss"].append(outcome.loss)
         found["grad_norm"].append(outcome.grad_norm)
         found["applied"].append(outcome.applied)
@@ -231,19 +230,11 @@ def measure(
     return found
 
 
-def take_step(learner: Learner, objective: Objective, window: list[Batch]) -> StepOutcome:
-    """Makes one update, as the loop does."""
-    dims = learner.engine.dims
-    pace = Pace(dims.dp_rank, dims.world)
-    pace.begin()
-    return train_step(learner.engine, learner.module, objective, window, stop=False, pace=pace)
-
-
 def spoiled_step(learner: Learner, window: list[Batch], *, in_loss: bool, is_first: bool) -> dict[str, Any]:
     """Takes a step whose loss, or whose gradient, is not a number on the first rank; returns what it claims and moved."""
     before = digests(learner, with_optimizer=True)
     objective = Spoiled(learner.objective, in_loss=in_loss) if is_first else learner.objective
-    outcome = take_step(learner, objective, window)
+    outcome = train_step(learner.engine, learner.module, objective, window, stop=False)
     return {"applied": outcome.applied, "moved": _changed(before, digests(learner, with_optimizer=True))}
 
 
