@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit runs distributed prove kills chain bench-small
+test: lint unit runs distributed kills faults prove chain bench-small
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -44,6 +44,10 @@ prove: $(INSTALLED) .cache/demo/smollm2/config.json
 
 kills: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/kills
+
+# Killed, suspended, failing ranks under torchrun.
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/faults
 
 # The main job on real input, and what it leaves.
 chain: $(INSTALLED) .cache/demo/smollm2/config.json
