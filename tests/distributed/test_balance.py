@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.distributed.balance import ARRANGEMENTS
-
-ROOT = Path(__file__).parents[2]
+from tests.scenario import run_scenario
 
 
 @pytest.fixture(scope="module")
 def curves() -> dict[str, Any]:
     """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.balance"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    values: dict[str, Any] = run_scenario("tests.distributed.balance")[-1]
+    return values
 
 
 @pytest.mark.parametrize("name", [name for name in ARRANGEMENTS if name != "one process"])

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.distributed.guarded import SAVE_EVERY, SPIKE, STEPS
-
-ROOT = Path(__file__).parents[2]
+from tests.scenario import run_scenario
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.guarded"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    values: dict[str, Any] = run_scenario("tests.distributed.guarded")[-1]
     return values
 
 

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.distributed import matrix
+from tests.scenario import run_scenario
 
-ROOT = Path(__file__).parents[2]
 ENTRIES = {entry.name: entry for entry in matrix.ci_entries()}
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.matrix", "pairs"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    values: dict[str, Any] = run_scenario("tests.distributed.matrix", "pairs")[-1]
+    return values
 
 
 def test_at_most_forty_cases_hold_every_pair() -> None:

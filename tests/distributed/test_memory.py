@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.distributed.memory_case import CASES, RANKS, ZERO
+from tests.scenario import run_scenario
 
-ROOT = Path(__file__).parents[2]
 BOUND = 0.02
 NAMES = [f"{name} {precision}" for name, precision, _ in CASES]
 # ZeRO-3 keeps its bucket for the whole run; ZeRO-1, measured between micro-batches, until gradients are reduced.
@@ -24,18 +19,8 @@ PARTS = ("parameters", "gradients", "optimizer")
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
     """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.memory_case"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    values: dict[str, Any] = run_scenario("tests.distributed.memory_case")[-1]
+    return values
 
 
 def test_the_model_has_about_120_million_parameters(measured: dict[str, Any]) -> None:

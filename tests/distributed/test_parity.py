@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.distributed.parity import BOUND, GUARDED, MODELS, MUTANT_VARIANTS, RATES, VARIANTS, agree, worst_difference
+from tests.scenario import run_scenario
 
-ROOT = Path(__file__).parents[2]
 CASES = [f"{model}/{optimizer}" for model in MODELS for optimizer in RATES]
 
 
 @pytest.fixture(scope="module")
 def curves() -> dict[str, Any]:
     """Runs everything once, in a process that forks its ranks: pytest's own may have threads."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.parity"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    values: dict[str, Any] = run_scenario("tests.distributed.parity")[-1]
+    return values
 
 
 def checked(curve: dict[str, Any]) -> dict[str, Any]:

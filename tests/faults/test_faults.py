@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.faults import HANG_TIMEOUT_S, MARGIN_S
-
-ROOT = Path(__file__).parents[2]
+from tests.scenario import run_scenario
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.faults", "sigkill", "sigstop"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    values: dict[str, Any] = run_scenario("tests.faults.faults", "sigkill", "sigstop")[-1]
     return values
 
 

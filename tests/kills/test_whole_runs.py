@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scenario import run_scenario
 
 
-def run_scenario(*arguments: str) -> dict[str, Any]:
-    """Runs tests/kills/whole_run.py in a fresh process and returns the JSON of its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kills.whole_run", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def run_whole(*arguments: str) -> dict[str, Any]:
+    """Runs tests/kills/whole_run.py and returns what it found."""
+    found: dict[str, Any] = run_scenario("tests.kills.whole_run", *arguments)[-1]
     return found
 
 
 @pytest.mark.parametrize(("world", "kills", "seed"), [(1, 2, 0), (2, 2, 2), (3, 1, 1)])
 def test_a_killed_run_ends_bitwise_as_one_left_alone(world: int, kills: int, seed: int) -> None:
-    counts = run_scenario("kills", str(world), str(kills), str(seed))
+    counts = run_whole("kills", str(world), str(kills), str(seed))
     assert counts["kills"] == kills
     assert counts["attempts"] > counts["runs"] >= 1
 
 
 def test_two_then_one_then_three_processes() -> None:
-    found = run_scenario("worlds")
+    found = run_whole("worlds")
     assert found["worst_relative_difference_of_losses"] <= 1e-5
     assert found["losses"] >= 24
     assert 0 < found["stopped_at"][0] < found["stopped_at"][1] < 24
 
 
 def test_a_suspended_run_that_wakes_changes_nothing() -> None:
-    assert run_scenario("suspended")["files_compared"] > 10
+    assert run_whole("suspended")["files_compared"] > 10
 
 
 def test_a_full_disk_behind_the_training_ends_the_run_on_every_rank_and_costs_nothing() -> None:
-    found = run_scenario("full_disk")
+    found = run_whole("full_disk")
     assert found["failed_at"] <= found["steps_made"]
     assert "Older checkpoints are untouched" in found["cause"]
 
 
 def test_the_file_stop_ends_a_run_after_its_step() -> None:
-    assert run_scenario("stop_file")["stopped_at"] > 2
+    assert run_whole("stop_file")["stopped_at"] > 2

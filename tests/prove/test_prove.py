@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from cli.main import main
 from data_pipelines.corpora import hkcancor, oncology
 from tests.kills.lab import make_chats, make_tokenizer
 from tests.prove.bugs import BUGS, is_named
+from tests.scenario import run_scenario
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / ".cache" / "demo"
@@ -31,17 +31,7 @@ TRIES: list[tuple[str, list[str]]] = [
 @pytest.fixture(scope="module")
 def tries() -> list[dict[str, Any]]:
     """What each try gave, from a process that forks its ranks: pytest's own may have threads."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.prove.bugs", json.dumps(TRIES)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return run_scenario("tests.prove.bugs", json.dumps(TRIES))
 
 
 @pytest.mark.parametrize("number", [n for n, (bug, _) in enumerate(TRIES) if bug], ids=lambda n: TRIES[n][0])
