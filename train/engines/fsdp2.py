@@ -116,6 +116,9 @@ class Fsdp2Engine:
 
     def load_state(self, reader: TensorReader) -> None:
         """Overwrites this rank's part of weights and optimizer state in place."""
+        # Embeddings and head stay gathered after a forward pass without a backward one (an evaluation, the reference check):
+        # the next forward pass would run on what they were.
+        self._scores.reshard()  # type: ignore[operator]
         load_torch_state(self._named, self.optimizer, reader)
 
     def gather(self, name: str) -> Tensor:
