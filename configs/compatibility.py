@@ -62,8 +62,7 @@ class Evidence:
 
 # The matrix holds every pair of: form of an engine, ranks, model, adapter, recomputation, optimizer.
 _IN_MATRIX = (
-    *("ddp", "zero1", "zero1, optimizer offload", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"),
-    *("fsdp2_offload", "hsdp"),
+    *("ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "fsdp2_offload", "hsdp"),
 )
 _PAIRED = ("many ranks", "full", "lora", "fp32", "recompute full", "experts")
 EVIDENCE: tuple[Evidence, ...] = (

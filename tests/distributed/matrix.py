@@ -61,6 +61,8 @@ FORMS = {
     "fsdp2, all on the host": Form("fsdp2", (2, 4), {"offload_parameters": True}),
     "fsdp2, two copies": Form("fsdp2", (4,), {"shard_size": 2}),
 }
+# Left to the soak: each differs from a form that CI runs by one thing that another form has.
+SOAK_ONLY = ("zero1, optimizer on the host", "zero3, small weights whole")
 MODELS = ("tiny_llama", "tiny_qwen3", "tiny_deepseek_v3")
 ADAPTERS = {"full": {"name": "none"}, "lora": {"name": "lora", "rank": 4}}
 RECOMPUTE = ("none", "selective", "full")
@@ -118,7 +120,7 @@ def ci_entries() -> list[Entry]:
         Entry(form, 2, "tiny_llama", "full", "none", "adamw", "bf16") for form in ("zero2", "zero3", "fsdp2")
     ]
     free = Entry("fsdp2", 2, "tiny_deepseek_v3", "full", "none", "adamw", replays=False)
-    return [*pairwise(legal_entries()), *half, free]
+    return [*pairwise(entry for entry in legal_entries() if entry.form not in SOAK_ONLY), *half, free]
 
 
 def full_entries(model: str) -> list[Entry]:

@@ -21,7 +21,7 @@ def found() -> dict[str, Any]:
 
 def test_at_most_forty_cases_hold_every_pair() -> None:
     assert len(ENTRIES) <= 40
-    assert {entry.form for entry in ENTRIES.values()} == set(matrix.FORMS)
+    assert {entry.form for entry in ENTRIES.values()} == set(matrix.FORMS) - set(matrix.SOAK_ONLY)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
