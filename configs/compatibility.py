@@ -61,9 +61,7 @@ class Evidence:
 
 
 # The matrix holds every pair of: form of an engine, ranks, model, adapter, recomputation, optimizer.
-_IN_MATRIX = (
-    *("ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "fsdp2_offload", "hsdp"),
-)
+_IN_MATRIX = ("ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "fsdp2_offload", "hsdp")
 _PAIRED = ("many ranks", "full", "lora", "fp32", "recompute full", "experts")
 EVIDENCE: tuple[Evidence, ...] = (
     Evidence("tests/distributed/test_parity.py", "CPU (gloo)", ("ddp",), ("1 rank", "many ranks", "full", "fp32", "experts")),
