@@ -23,6 +23,10 @@ class CheckpointError(UserError):
     """A checkpoint or run folder that is damaged or belongs to something else."""
 
 
+class LaunchError(UserError):
+    """The queue, the cluster or a request to it: no Slurm, no such partition, a budget that is used up."""
+
+
 class RunFailed(RuntimeError):
     """The run itself went wrong (non-finite loss, failed check); exit code 1. The message is for the user."""
 

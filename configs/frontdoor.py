@@ -33,6 +33,7 @@ TEXT_FIELD = {
     "engine": "name",
     "run": "name",
     "training": "duration",
+    "cluster": "name",
 }
 EXPERIMENT = "experiment"
 
@@ -182,7 +183,7 @@ def _loader() -> Any:
 
 
 def _read_yaml(given: Given, path: Path) -> None:
-    loaded = _load_yaml(path)
+    loaded = load_yaml(path)
     if isinstance(loaded, str):
         given.problems.append(loaded)
         given.has_unread_file = True
@@ -197,7 +198,7 @@ def _read_yaml(given: Given, path: Path) -> None:
         _assign_section(given, str(section), value, path, lines)
 
 
-def _load_yaml(path: Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]] | str:
+def load_yaml(path: Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]] | str:
     """Returns the sections of a YAML file and the line of each key, or the problem."""
     try:
         text = path.read_text(encoding="utf-8-sig")

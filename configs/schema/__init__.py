@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from configs.schema.adapter import AdapterSection
+from configs.schema.cluster import ClusterSection
 from configs.schema.data import DataSection, SourceSection
 from configs.schema.execution import (
     CheckpointSection,
@@ -37,6 +38,7 @@ class RunConfig:
     guard: GuardSection = field(default_factory=GuardSection)
     export: ExportSection = field(default_factory=ExportSection)
     run: RunSection = field(default_factory=RunSection)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
     tracker: TrackerSection = field(default_factory=TrackerSection)
 
 
@@ -46,6 +48,7 @@ __all__ = [
     "SECTIONS",
     "AdapterSection",
     "CheckpointSection",
+    "ClusterSection",
     "DataSection",
     "EngineSection",
     "EvaluationSection",
