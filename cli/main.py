@@ -17,11 +17,15 @@ VERBS = {
     "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
+    "launch": "cli.launch:main",
+    "job": "cli.job:main",
     "runs": "cli.runs:main",
     "chat": "cli.chat:main",
     "export": "cli.export:main",
     "completion": "cli.completion:main",
 }
+# For scripts, not for people.
+HIDDEN = ("job",)
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -64,8 +68,9 @@ def _dispatch(given: list[str]) -> int:
         return EXIT_DONE
     verb, rest = given[0], given[1:]
     if verb not in VERBS:
-        close = nearest(verb, VERBS)
-        hint = f"; did you mean {close}?" if close else f"; expected {', '.join(VERBS)}"
+        known = [name for name in VERBS if name not in HIDDEN]
+        close = nearest(verb, known)
+        hint = f"; did you mean {close}?" if close else f"; expected {', '.join(known)}"
         raise UserError(f"aisc {verb}: no such verb{hint}")
     if "--help" in rest or "-h" in rest:
         from cli.help import verb_help
