@@ -36,6 +36,7 @@ class Launch:
 
     Attributes:
         run: the run's folder, absolute; `command`: absolute path of `aisc` on the nodes.
+        folder: where the job starts, so that relative paths mean what they meant at submission.
         seconds: time limit of one start.
         options: what sbatch is told beside shape and time, by long option name; True for a switch.
         environment: variables exported in the job, in this order.
@@ -48,6 +49,7 @@ class Launch:
 
     name: str
     run: Path
+    folder: Path
     command: tuple[str, ...]
     shape: Shape
     seconds: int
@@ -73,6 +75,7 @@ def make_launch(config: RunConfig, site: Site, shape: Shape, run: Path, command:
     return Launch(
         name=run.name,
         run=run,
+        folder=Path.cwd(),
         command=command,
         shape=shape,
         seconds=int(parse_seconds(cluster.time)),
@@ -131,14 +134,14 @@ def render(launch: Launch) -> str:
             f"export MASTER_ADDR MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {NUM_PORTS}))",
             "",
             "# Records this start; says when Slurm will end it; refuses after too many starts without progress.",
-            'AISC_DEADLINE=$("${AISC[@]}" job begin "$RUN") || exit',
+            'AISC_DEADLINE=$("${AISC[@]}" job begin "$AISC_RUN") || exit',
             "export AISC_DEADLINE",
             "code=0",
             *(check_lines(launch) if launch.checks_nodes else []),
             *train_lines(launch),
             "",
             "# Requeues this job when the cause lies outside the run; says why it ended.",
-            '"${AISC[@]}" job end "$RUN" "$code"',
+            '"${AISC[@]}" job end "$AISC_RUN" "$code"',
             "",
         ]
     )
@@ -154,6 +157,7 @@ def header(launch: Launch, what: str, *, launch_by_hand: str) -> list[str]:
         **({"gpus-per-node": shape.gpus_per_node} if shape.gpus_per_node else {}),
         "cpus-per-task": shape.cpus_per_rank,
         "time": slurm_time(launch.seconds),
+        "chdir": launch.folder,
         "output": launch.run / "jobs" / "%j.out",
         "open-mode": "append",
         "requeue": True,
@@ -174,7 +178,7 @@ def setting_up(launch: Launch) -> list[str]:
         "umask 077",
         "# Slurm sends SIGTERM here too; the ranks save then, and this shell must live to say how the job ended.",
         "trap : TERM USR1 USR2",
-        f"RUN={shlex.quote(str(launch.run))}",
+        f"export AISC_RUN={shlex.quote(str(launch.run))}",
         f"AISC=({shlex.join(launch.command)})",
         *(f"export {name}={shlex.quote(value)}" for name, value in launch.environment.items()),
         *launch.setup,
@@ -197,7 +201,7 @@ def check_lines(launch: Launch) -> list[str]:
     return [
         "",
         "# Looks at devices, rates, network, disks and versions of every node; 76: one is to be avoided.",
-        f'{srun_words(launch)} --kill-on-bad-exit=0 {rank_words(launch)}"${{AISC[@]}}" job check "$RUN" || code=$?',
+        f'{srun_words(launch)} --kill-on-bad-exit=0 {rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
     ]
 
 
@@ -207,7 +211,7 @@ def train_lines(launch: Launch) -> list[str]:
     return [
         "",
         'if [ "$code" -eq 0 ]; then',
-        f'  {srun} {rank_words(launch)}"${{AISC[@]}}" train "$RUN/launch.yaml" --into "$RUN" || code=$?',
+        f'  {srun} {rank_words(launch)}"${{AISC[@]}}" train "$AISC_RUN/launch.yaml" --into "$AISC_RUN" || code=$?',
         "fi",
     ]
 
