@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> Site:
 def told(text: str) -> dict[str, str]:
     """Returns what sbatch is told, by option."""
     lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
-    return dict((line.partition("=")[0], line.partition("=")[2]) for line in lines)
+    return {line.partition("=")[0]: line.partition("=")[2] for line in lines}
 
 
 def test_a_job_takes_whole_nodes_of_the_site_s_partition(site: Site) -> None:
