@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from configs import compose
 from configs.deepspeed_keys import settings_of
 from configs.errors import ConfigError
-from configs.facts import facts_of
+from configs.facts import Facts, Shape, facts_of, facts_on_cluster, shape_of
 from configs.rules import check
 from configs.schema import RunConfig
+from configs.site import Site, read_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,41 @@ def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bo
         from configs.smoke import smoke_config
 
         config, stem = smoke_config(config), f"{stem}-smoke"
-    facts = facts_of(config)
+    return _resolved(attempted, config, stem, facts_of(config), trains=trains)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenForCluster:
+    """As `Given`, resolved for the nodes that it asks for instead of for this machine."""
+
+    config: RunConfig
+    reasons: dict[str, str]
+    stem: str
+    facts: Facts
+    site: Site
+    shape: Shape
+
+
+def load_for(arguments: Sequence[str]) -> GivenForCluster:
+    """Returns what `[RUN.yaml] [key=value ...]` asks for, for the queue; this machine may be a login node without GPU.
+
+    Raises:
+        ConfigError: every problem found, one line each.
+    """
+    attempted = compose.attempt(arguments)
+    config = attempted.config
+    if config.cluster.name == "local":
+        attempted.add(["cluster.name=local: is this machine, where aisc train runs; for the queue: cluster=slurm or cluster=aisc"])
+    if attempted.problems:
+        raise ConfigError(attempted.problems)
+    site = read_site(config.cluster)
+    shape = shape_of(config.cluster, site)
+    facts = facts_on_cluster(config, site, shape)
+    given = _resolved(attempted, config, attempted.stem, facts, trains=True)
+    return GivenForCluster(given.config, given.reasons, given.stem, facts, site, shape)
+
+
+def _resolved(attempted: compose.Attempted, config: RunConfig, stem: str, facts: Facts, *, trains: bool) -> Given:
     resolved = compose.resolve(config, facts)
     attempted.add([*resolved.problems, *check(resolved.config, facts, trains=trains)])
     if attempted.problems:

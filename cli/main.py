@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 
 from configs.errors import AlreadyTold, RunFailed, UserError
@@ -17,11 +18,15 @@ VERBS = {
     "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
+    "launch": "cli.launch:main",
+    "job": "cli.job:main",
     "runs": "cli.runs:main",
     "chat": "cli.chat:main",
     "export": "cli.export:main",
     "completion": "cli.completion:main",
 }
+# For scripts, not for people.
+HIDDEN = ("job",)
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -35,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given)
     except UserError as error:
-        print(f"error: {_indent(str(error))}", file=sys.stderr)
+        _say(f"error: {_indent(str(error))}")
         return EXIT_INPUT
     except AlreadyTold as error:
         return error.code
     except RunFailed as error:
-        print(f"failed: {_indent(str(error))}", file=sys.stderr)
+        _say(f"failed: {_indent(str(error))}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -64,8 +69,9 @@ def _dispatch(given: list[str]) -> int:
         return EXIT_DONE
     verb, rest = given[0], given[1:]
     if verb not in VERBS:
-        close = nearest(verb, VERBS)
-        hint = f"; did you mean {close}?" if close else f"; expected {', '.join(VERBS)}"
+        known = [name for name in VERBS if name not in HIDDEN]
+        close = nearest(verb, known)
+        hint = f"; did you mean {close}?" if close else f"; expected {', '.join(known)}"
         raise UserError(f"aisc {verb}: no such verb{hint}")
     if "--help" in rest or "-h" in rest:
         from cli.help import verb_help
@@ -75,6 +81,27 @@ def _dispatch(given: list[str]) -> int:
     module, function = VERBS[verb].split(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code
+
+
+def _say(message: str) -> None:
+    """Prints to stderr what went wrong; of a job's ranks that would say the same, one does."""
+    if _is_first_to_say(message):
+        print(message, file=sys.stderr)
+
+
+def _is_first_to_say(message: str) -> bool:
+    run, rank = os.environ.get("AISC_RUN"), os.environ.get("SLURM_PROCID")
+    if run is None or rank is None:
+        return True
+    start = f"{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    mark = os.path.join(run, "jobs", f".said-{start}-{zlib.crc32(message.encode()):08x}")
+    try:
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _indent(message: str) -> str:

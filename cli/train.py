@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.configured import load_checked
-from cli.screens import console, split_flags
+from cli.screens import console, split_values
 from configs import compose
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
 from configs.schema import RunConfig
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
     from train.finish import Finished
 
 FLAGS = ("--new", "--dry-run", "--smoke")
+VALUES = ("--into",)
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
-    flags, rest = split_flags(arguments, FLAGS)
+    flags, rest = split_values(arguments, values=VALUES, flags=FLAGS)
     given = load_checked(rest, is_smoke="--smoke" in flags, trains=True)
-    folder = run_folder(given.config, given.stem, is_new="--new" in flags or "--smoke" in flags)
+    if "--into" in flags:  # a job's script: the folder was made when the job was submitted
+        folder = RunFolder(Path(flags["--into"]))
+    else:
+        folder = run_folder(given.config, given.stem, is_new="--new" in flags or "--smoke" in flags)
     screen = console()
     if already_finished(screen, folder):
         return 0

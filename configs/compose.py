@@ -269,7 +269,8 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
     gpu = facts.num_gpus > 0
     take(resolved.training, "training.precision", "bf16" if gpu else "fp32", "a GPU" if gpu else "no GPU")
     reasons |= adopt(resolved.engine)
-    take(resolved.engine, "engine.processes", max(1, facts.num_gpus), "one per visible GPU" if gpu else "no GPU")
+    processes = facts.world_size or max(1, facts.num_gpus)
+    take(resolved.engine, "engine.processes", processes, "one per visible GPU" if gpu else "no GPU")
     take(resolved.engine, "engine.backend", "nccl" if gpu else "gloo", "a GPU" if gpu else "no GPU")
     problems = []
     if resolved.engine.name == "auto":
@@ -312,7 +313,7 @@ def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
         and (engine.deepspeed is None or candidate.name.startswith("zero"))
         and (candidate.name != "zero3" or training.gradient_checkpointing != "selective")
     ]
-    machine = Machine(facts.gpu_bytes, facts.host_bytes, ranks)
+    machine = Machine(facts.gpu_bytes, facts.host_bytes, min(ranks, facts.num_gpus) or ranks)
     return choose_engine(model_of(facts.model, lora if adapter.name == "lora" else None), setup, machine, allowed)
 
 

@@ -72,7 +72,7 @@ def _processes(config: RunConfig, facts: Facts) -> Iterator[str]:
     processes = config.engine.processes
     if isinstance(processes, int) and processes < 1:
         yield f"engine.processes={processes}: expected auto, or 1 or more"
-    elif isinstance(processes, int) and facts.num_gpus and processes > facts.num_gpus:
+    elif isinstance(processes, int) and facts.world_size is None and facts.num_gpus and processes > facts.num_gpus:
         yield f"engine.processes={processes}: this machine shows {facts.num_gpus} GPUs; expected at most that"
 
 

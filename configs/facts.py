@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.schema import RunConfig
+from configs.errors import ConfigError
+from configs.schema import ClusterSection, RunConfig
+from configs.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,73 @@ def facts_of(config: RunConfig) -> Facts:
         gpu_bytes=gpu_memory_bytes() if gpus else None,
         host_bytes=host_memory_bytes(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a cluster a job takes: nodes, and of each its GPUs, ranks and cores for each rank."""
+
+    nodes: int
+    gpus_per_node: int
+    ranks_per_node: int
+    cpus_per_rank: int
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+def shape_of(cluster: ClusterSection, site: Site) -> Shape:
+    """Returns the job's shape with every `auto` replaced from the site file.
+
+    Raises:
+        ConfigError: the file does not say how many GPUs a node has, or they are fewer than asked.
+    """
+    partition = site.partition(cluster.partition)
+    gpus = cluster.gpus_per_node
+    if isinstance(gpus, str):
+        if partition is None:
+            raise ConfigError(
+                f"cluster.gpus_per_node=auto: {site.path or 'no site file'} says nothing of partition "
+                f"{cluster.partition or site.default_partition or '(default)'}; give cluster.gpus_per_node=N"
+            )
+        gpus = partition.gpus_per_node
+    elif partition is not None and gpus > partition.gpus_per_node:
+        raise ConfigError(
+            f"cluster.gpus_per_node={gpus}: nodes of partition {cluster.partition or site.default_partition} have "
+            f"{partition.gpus_per_node} ({site.path})"
+        )
+    ranks = cluster.ranks_per_node if isinstance(cluster.ranks_per_node, int) else max(1, gpus)
+    cores = cluster.cpus_per_rank
+    if isinstance(cores, str):
+        whole = partition.cpus_per_node if partition is not None else None
+        cores = max(1, whole // max(partition.gpus_per_node, ranks)) if whole and partition is not None else 1
+    return Shape(cluster.nodes, gpus, ranks, cores)
+
+
+def facts_on_cluster(config: RunConfig, site: Site, shape: Shape) -> Facts:
+    """Returns the facts of `config` on the nodes that it asks for, not on this machine; gloo means that CPUs compute."""
+    partition = site.partition(config.cluster.partition)
+    gpus = 0 if config.engine.backend == "gloo" else shape.gpus_per_node
+    gpu_gb = partition.gpu_memory_gb if partition is not None and gpus else None
+    return Facts(
+        num_gpus=gpus,
+        model=_model_values(config),
+        world_size=shape.ranks,
+        versions=_installed(),
+        gpu_bytes=int(gpu_gb * 1e9) if gpu_gb else None,
+        host_bytes=bytes_of(partition.memory_per_node) if partition is not None else None,
+    )
+
+
+def bytes_of(text: str | None) -> int | None:
+    """Returns Slurm's way to write memory, `200G`, in bytes: K, M (also without a letter), G, T of 1024; None when unclear."""
+    found = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", (text or "").strip(), re.IGNORECASE)
+    return int(float(found[1]) * 1024 ** " KMGT".index((found[2] or "M").upper())) if found else None
 
 
 def _launched_ranks() -> int | None:

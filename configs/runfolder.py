@@ -136,6 +136,7 @@ class Attempt:
                 "pid": os.getpid(),
                 "pid_started": process_start(os.getpid()),
                 "time": time.time(),
+                **_slurm_job(),
             },
         )
 
@@ -372,6 +373,28 @@ def state_of(run: Path) -> Status:
     if age_s < (60.0 if start is None else HEARTBEAT_TIMEOUT_S):
         return Status("running", f"on {host}, last sign {age_s:.0f} s ago", attempt.number)
     return Status("killed", f"no sign from {host} for {age_s:.0f} s, and no exit.json", attempt.number)
+
+
+def saved_step(run: Path) -> int:
+    """Returns the newest step that a checkpoint of the chain holds, by the names of their folders; 0 without any."""
+    return max((step for link in RunFolder(run).chain() for step in _saved_steps(link)), default=0)
+
+
+def _saved_steps(link: ChainLink) -> list[int]:
+    """Returns the steps that this attempt has published and that count."""
+    names = [path.name for path in link.attempt.checkpoints.glob(f"{CHECKPOINT_PREFIX}*")]
+    steps = [int(number) for name in names if (number := name.removeprefix(CHECKPOINT_PREFIX)).isdigit()]
+    return [step for step in steps if link.until_step is None or step <= link.until_step]
+
+
+def _slurm_job() -> dict[str, int]:
+    """Returns which start of which job of Slurm this process is part of; nothing outside one."""
+    if not os.environ.get("SLURM_JOB_ID", "").isdigit():
+        return {}
+    return {
+        "job_id": int(os.environ["SLURM_JOB_ID"]),
+        "job_restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+    }
 
 
 def _read_chain(run: Path, name: str) -> list[dict[str, Any]]:

@@ -45,8 +45,9 @@ class JobStart:
         restart: SLURM_RESTART_COUNT, 0 the first time.
         began, checked, ended: seconds since 1970; None: not come so far.
         nodes: host names.
+        step: the newest saved step when it began.
         code: exit code of the ranks together.
-        verdict: finished, requeued, excluded, failed, gave up; None while it runs or after a kill.
+        verdict: finished, requeued, excluded, stopped, failed, gave up; None while it runs or after a kill.
         cause: one sentence.
         excluded: nodes that the next start avoids.
     """
@@ -57,6 +58,7 @@ class JobStart:
     began: float
     nodes: list[str]
     gpus_per_node: int
+    step: int = 0
     checked: float | None = None
     ended: float | None = None
     code: int | None = None

@@ -17,13 +17,16 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def call(command: Sequence[str], *, given: str | None = None, timeout_s: float = TIMEOUT_S) -> str:
+def call(
+    command: Sequence[str], *, given: str | None = None, timeout_s: float = TIMEOUT_S, keeps_stderr: bool = False
+) -> str:
     """Returns what a Slurm command prints.
 
     Args:
         command: such as ("squeue", "--noheader").
         given: its standard input.
         timeout_s: the longest wait; a controller that does not answer is no reason to hang.
+        keeps_stderr: return what it wrote to stderr too, where `sbatch --test-only` says its estimate.
 
     Raises:
         LaunchError: no such command here, no answer, or a refusal, in Slurm's words.
@@ -41,4 +44,4 @@ def call(command: Sequence[str], *, given: str | None = None, timeout_s: float =
         if any(words in said for words in _SILENT):
             raise LaunchError(f"{command[0]}: the Slurm controller does not answer ({said}); try again later")
         raise LaunchError(f"{command[0]} refused: {said}")
-    return done.stdout
+    return done.stdout + (done.stderr if keeps_stderr else "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,6 +79,7 @@ class Checkpointer:
         published: step of the newest checkpoint of this attempt that is on the disk, and the monotonic time of that.
         stall_s: seconds that the newest save kept the training waiting.
         num_waits: saves that had to wait for the one before them.
+        on_saved: called by the thread with the seconds that a save took, from the copy to the published checkpoint.
     """
 
     def __init__(self, attempt: Attempt, run: RunFolder, context: Context, *, keep: int) -> None:
@@ -96,6 +97,7 @@ class Checkpointer:
         self.published: tuple[int, float] | None = None
         self.stall_s = 0.0
         self.num_waits = 0
+        self.on_saved: Callable[[float], None] | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -167,6 +169,8 @@ class Checkpointer:
         try:
             saved = save_checkpoint(self._attempt, step, plan, snapshot.blocks, state, self._ranks)
             self.published = (step, time.monotonic())
+            if self.on_saved is not None:
+                self.on_saved(stall + saved.seconds)
             if self._context.is_main:
                 figures = {"seconds": round(saved.seconds, 3), "stall_s": round(stall, 4), "waited_s": round(waited, 3)}
                 self._attempt.event("saved", step=step, bytes=saved.size, **figures)

@@ -66,6 +66,10 @@ def start(
         timeout_s: least time after which a collective gives up by itself, when that is more than COLLECTIVE_TIMEOUT.
     """
     rank, local_rank, world_size = rank_from_environment()
+    if world_size > 1:  # Accelerate and DeepSpeed read torchrun's names only
+        for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank), ("WORLD_SIZE", world_size)):
+            os.environ.setdefault(name, str(value))
+        os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world_size)))
     device = torch.device("cuda", local_rank) if device_kind == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)

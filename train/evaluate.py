@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +48,13 @@ class Evaluator:
         for part in rows.reshape(-1, self.dims.dp_size, self.micro_batch_size)[:, self.dims.dp_rank]:
             yield collate(self.store, part, self.pad_token_id).to(self.device)
 
-    def run(self, module: nn.Module) -> Evaluation:
-        """Returns the loss of `module` (the prepared scores) on the held-out rows; leaves its mode as it was."""
+    def run(self, module: nn.Module, stop_wanted: Callable[[], bool] | None = None) -> Evaluation | None:
+        """Returns the loss of `module` (the prepared scores) on the held-out rows; leaves its mode as it was.
+
+        Args:
+            module: the prepared scores.
+            stop_wanted: asked on every rank after each batch; when one says yes all return None, having measured nothing.
+        """
         num_sources = len(self.store.sources)
         sums = np.zeros((2, num_sources), dtype=np.float64)
         was_training = module.training
@@ -62,6 +67,8 @@ class Evaluator:
                     source = batch.document_source[batch.target_document.cpu().numpy()]
                     sums[0] += np.bincount(source, weights=-scores, minlength=num_sources)
                     sums[1] += np.bincount(source, minlength=num_sources)
+                    if stop_wanted is not None and sum_over_ranks([float(stop_wanted())])[0] > 0:
+                        return None
         finally:
             module.train(was_training)
         total = np.array(sum_over_ranks(sums.ravel().tolist())).reshape(2, num_sources)

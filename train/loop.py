@@ -76,14 +76,16 @@ def train(parts: Parts, state: RunState) -> Ending:
     stopping = False
     while True:
         is_best = False
-        if plan.evaluates_at(state.step) and state.evaluated_step != state.step and not stopping:
-            is_best = evaluate(parts, state)
+        is_measured = not plan.evaluates_at(state.step) or state.evaluated_step == state.step
+        if not is_measured and not stopping:
+            is_best, is_measured = evaluate(parts, state)
+            stopping = not is_measured
         if is_best or ((plan.saves_at(state.step) or stopping) and saved_step != state.step):
             save(parts, state)
             saved_step = state.step
         if plan.is_over(state) or stopping:
             parts.checkpointer.wait()
-            return Ending.FINISHED if plan.is_over(state) else Ending.STOPPED
+            return Ending.FINISHED if plan.is_over(state) and is_measured else Ending.STOPPED
         stopping = step(parts, state)
 
 
@@ -167,14 +169,20 @@ def report_step(
     parts.progress.step(state.step, loss=outcome.loss, grad_norm=outcome.grad_norm, tokens=state.tokens)
 
 
-def evaluate(parts: Parts, state: RunState) -> bool:
-    """Measures the held-out loss and writes the replies; returns whether it is the best so far."""
+def evaluate(parts: Parts, state: RunState) -> tuple[bool, bool]:
+    """Measures the held-out loss and writes the replies.
+
+    Returns:
+        Whether it is the best so far; whether it was measured: False after a wish to stop, and the next start measures it.
+    """
     if parts.evaluator is None:
         state.evaluated_step = state.step
-        return False
+        return False, True
     activity.enter("evaluation")
     parts.before_evaluation(state.step)
-    result = parts.evaluator.run(parts.module)
+    result = parts.evaluator.run(parts.module, parts.stop_wanted)
+    if result is None:
+        return False, False
     activity.enter("replies")
     parts.write_replies(state.step)
     is_best = state.record_evaluation(result.loss)
@@ -187,7 +195,7 @@ def evaluate(parts: Parts, state: RunState) -> bool:
         },
     )
     parts.progress.evaluated(state.step, result.loss)
-    return is_best
+    return is_best, True
 
 
 def save(parts: Parts, state: RunState) -> None:

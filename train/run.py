@@ -7,7 +7,6 @@ rehearsal, run folder, state of an earlier attempt, loop, export.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from configs import atomic, compose
 from configs.durations import parse_seconds
 from configs.errors import ConfigError
 from configs.jsonlines import LineFile
-from configs.runfolder import Attempt, RunFolder
+from configs.runfolder import Attempt, RunFolder, read_events
 from configs.schema import RunConfig
 from data_pipelines import prompts
 from data_pipelines.fingerprint import tokenizer_files
@@ -31,6 +30,7 @@ from train.adapters import trained_parameters
 from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
+from train.deadline import Deadline
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.export import check_export, export_kind, original_dtype
@@ -52,11 +52,11 @@ from train.space import check_room, needs_of
 from train.spikes import SpikePolicy
 from train.state import RunState
 from train.step_guards import StepGuards, no_event
+from train.stopping import kind_of_stop, stop_poll
 from train.trackers import check_trackers, open_trackers
 from train.watchdog import SLOW_FACTOR, Watchdog
 
 EXIT_DONE, EXIT_CONTINUE = 0, 75
-STOP_FILE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
     if ending is Ending.STOPPED:
         progress.say(f"saved step {state.step}. The same command continues.")
         if is_main:
-            attempt.finish("stopped", EXIT_CONTINUE, f"asked to stop ({stop.cause or 'by another rank'})")
+            cause = f"asked to stop ({stop.cause or 'by another rank'})"
+            attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))
         return EXIT_CONTINUE, None
     return EXIT_DONE, finish_run(session, state)
 
@@ -341,9 +342,16 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
             open_trackers(config.tracker, attempt.path, session.request.run.name) if is_main else [],
         ),
         progress=progress,
-        stop_wanted=stop_poll(stop, attempt, is_main),
+        stop_wanted=stop_poll(stop, attempt, deadline_of(session, checkpointer), is_main),
         guards=build_guards(session, progress, checkpointer),
     )
+
+
+def deadline_of(session: Session, checkpointer: Checkpointer) -> Deadline:
+    """Returns when the job of this attempt ends, and what this run knows of its saves."""
+    deadline = Deadline.from_environment(read_events(session.request.run.path))
+    checkpointer.on_saved = deadline.saved
+    return deadline
 
 
 def build_guards(session: Session, progress: Progress, checkpointer: Checkpointer) -> StepGuards:
@@ -405,22 +413,3 @@ def replies_writer(session: Session) -> Callable[[int], None]:
             )
 
     return write
-
-
-def stop_poll(stop: StopRequest, attempt: Attempt, is_main: bool) -> Callable[[], bool]:
-    """Returns whether this rank wants to stop: after a signal, or (rank 0) when the file `stop` appeared.
-
-    The file is looked for once a second: a look costs microseconds here, but milliseconds on a busy shared disk.
-    """
-    looked = 0.0
-
-    def poll() -> bool:
-        nonlocal looked
-        now = time.monotonic()
-        if is_main and now - looked >= STOP_FILE_EVERY_S:
-            looked = now
-            if attempt.stop_requested():
-                stop.request("the file `stop`")
-        return stop.wanted
-
-    return poll

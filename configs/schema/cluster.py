@@ -14,10 +14,11 @@ STAGES = ("prepare", "train", "eval", "export")
 @dataclass(kw_only=True, slots=True)
 class ClusterSection:
     name: str = setting(
-        "local",
+        "auto",
         identity=False,
-        choices=("local", "slurm", "aisc"),
-        help="local: this machine. slurm: any Slurm, a site file is optional. aisc: as slurm, and the site file must be complete.",
+        choices=("auto", "local", "slurm", "aisc"),
+        help="local: this machine. slurm: any Slurm, a site file is optional. aisc: the site file must be complete. "
+        "auto: slurm for `aisc launch`.",
     )
     site: str | None = setting(
         None,

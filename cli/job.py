@@ -1,0 +1,29 @@
+"""`aisc job`: for the scripts of `aisc launch`, not for people: a start begins, its nodes are looked at, it ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from configs.errors import UserError
+from launch.job import begin, end
+
+STEPS = {"begin": 1, "check": 1, "end": 2}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one step; returns the exit code."""
+    step, given = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if len(given) != STEPS.get(step, -1):
+        raise UserError("aisc job: expected begin RUN, check RUN or end RUN CODE; scripts of aisc launch call it")
+    run = Path(given[0])
+    if step == "begin":
+        print(int(begin(run, os.environ)))
+        return 0
+    if step == "end":
+        ended, said = end(run, int(given[1]), os.environ)
+        print(said, flush=True)
+        return ended
+    code: int = importlib.import_module("train.nodecheck").main(run)
+    return code

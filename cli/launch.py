@@ -1,0 +1,121 @@
+"""`aisc launch`: check, freeze, plan, write the script, submit, print."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.configured import load_for
+from cli.screens import console, split_flags
+from cli.train import already_finished, run_folder
+from configs.compose import freeze
+from configs.errors import LaunchError
+from configs.facts import Shape
+from configs.runfolder import RunFolder
+from configs.schema import RunConfig
+from configs.site import Site
+from launch.records import SCRIPT_NAMES, Job
+from launch.slurm import Launch, make_launch, render, slurm_time
+from launch.slurm_client import has_slurm
+from launch.submit import Script, aisc_command, check_free, check_visible, claimed, submit, try_out
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FLAGS = ("--new", "--dry-run", "--follow")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that a launch submits, checked."""
+
+    folder: RunFolder
+    config: RunConfig
+    launch: Launch
+    site: Site
+    shape: Shape
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the verb; returns the exit code."""
+    began = time.monotonic()
+    flags, rest = split_flags(arguments, FLAGS)
+    if not has_slurm() and "--dry-run" not in flags:
+        raise LaunchError("aisc launch: no Slurm on this machine (sbatch is not on the path); here: aisc train, or --dry-run")
+    given = load_for(rest)
+    prepared = prepare(given.config, given.stem, given.site, given.shape, is_new="--new" in flags)
+    screen = console()
+    if already_finished(screen, prepared.folder):
+        return 0
+    script = render(prepared.launch)
+    if "--dry-run" in flags:
+        show(screen, prepared, time.monotonic() - began, start="")
+        screen.print(f"\ndry run: nothing was written, nothing submitted   script {prepared.folder.path / SCRIPT_NAMES['train']}:\n")
+        screen.print(script, markup=False, soft_wrap=True)
+        return 0
+    jobs, start = launch(prepared, script)
+    show(screen, prepared, time.monotonic() - began, start=start)
+    show_jobs(screen, prepared, jobs)
+    if "--follow" in flags:
+        code: int = importlib.import_module("cli.runs").main(["follow", prepared.folder.name, f"run.dir={prepared.folder.path.parent}"])
+        return code
+    return 0
+
+
+def prepare(config: RunConfig, stem: str, site: Site, shape: Shape, *, is_new: bool) -> Prepared:
+    """Returns the launch of a resolved, checked configuration; writes nothing.
+
+    Raises:
+        LaunchError: the nodes do not see its folder.
+    """
+    config = copy.deepcopy(config)
+    if config.run.dir is None and site.storage.runs is not None:
+        config.run.dir = site.storage.runs
+    folder = run_folder(config, stem, is_new=is_new)
+    folder = RunFolder(Path(folder.path).absolute())
+    config.run.name, config.run.dir = stem, str(folder.path.parent)
+    check_visible(folder.path, site)
+    return Prepared(folder, config, make_launch(config, site, shape, folder.path, aisc_command()), site, shape)
+
+
+def launch(prepared: Prepared, script: str) -> tuple[list[Job], str]:
+    """Submits; returns the jobs and Slurm's estimate of the start."""
+    run = prepared.folder.path
+    shape = prepared.shape
+    start = try_out(script)
+    with claimed(run):
+        check_free(run)
+        jobs = submit(run, freeze(prepared.config), [Script("train", script, shape.nodes, shape.gpus_per_node)])
+    return jobs, start
+
+
+def show(screen: Console, prepared: Prepared, seconds: float, *, start: str) -> None:
+    """Prints what was asked for."""
+    launch, shape, cluster = prepared.launch, prepared.shape, prepared.config.cluster
+    partition = prepared.site.partition(cluster.partition)
+    what = f"{shape.gpus_per_node} {partition.gpu if partition and partition.gpu else 'GPUs'}" if shape.gpus_per_node else "CPUs"
+    nodes = "1 node" if shape.nodes == 1 else f"{shape.nodes} nodes"
+    screen.print(
+        f"{launch.name}   {nodes} x {what}, {prepared.config.engine.name}, {slurm_time(launch.seconds)}"
+        f"      checked on this node in {seconds:.1f} s",
+        soft_wrap=True,
+    )
+    rows = [("survives", "time limit, preemption, node loss: saves, requeues, continues"), ("", f"(ends after {cluster.max_restarts} starts without progress)")]
+    if start:
+        rows.append(("start", f"about {start.replace('T', ' ')}"))
+    if cluster.mail_user:
+        rows.append(("mail", f"{cluster.mail_user} on END,FAIL,REQUEUE"))
+    for key, text in rows:
+        screen.print(f"  {key:<10}{text}", soft_wrap=True)
+
+
+def show_jobs(screen: Console, prepared: Prepared, jobs: list[Job]) -> None:
+    """Prints what was submitted and how to go on."""
+    name = prepared.folder.name
+    numbers = " -> ".join(str(job.job_id) for job in jobs)
+    screen.print(f"\nsubmitted {numbers}      script  {prepared.folder.path / SCRIPT_NAMES['train']}", soft_wrap=True)
+    screen.print(f"  follow  aisc runs follow {name}       stop  aisc runs stop {name} (saves first)", soft_wrap=True)
