@@ -74,11 +74,11 @@ def stage_shape(site: Site, shape: Shape, cpu_partition: str | None, stage: str)
 def stage_words(config: RunConfig, stage: str) -> str:
     """Returns what the stage calls, as shell words."""
     if stage == "prepare":
-        return '"${AISC[@]}" prepare "$RUN/launch.yaml"'
+        return '"${AISC[@]}" prepare "$AISC_RUN/launch.yaml"'
     if stage == "eval":
-        return '"${AISC[@]}" eval "$RUN"'
+        return '"${AISC[@]}" eval "$AISC_RUN"'
     is_adapter = config.adapter.name != "none" and not config.export.merge
-    return f'"${{AISC[@]}}" export "$RUN"{" --merge" if is_adapter else ""}'
+    return f'"${{AISC[@]}}" export "$AISC_RUN"{" --merge" if is_adapter else ""}'
 
 
 def render_stage(config: RunConfig, launch: Launch, stage: str) -> str:
@@ -90,13 +90,13 @@ def render_stage(config: RunConfig, launch: Launch, stage: str) -> str:
             *setting_up(launch),
             "",
             "# Records this start.",
-            f'"${{AISC[@]}}" job stage-begin "$RUN" {shlex.quote(stage)} || exit',
+            f'"${{AISC[@]}}" job stage-begin "$AISC_RUN" {shlex.quote(stage)} || exit',
             "code=0",
             # A start after an interrupted one: what is complete is there under its name.
-            *([f'[ -d "$RUN/export" ] || {call}'] if stage == "export" else [call]),
+            *([f'[ -d "$AISC_RUN/export" ] || {call}'] if stage == "export" else [call]),
             "",
             "# Says how it ended; when it failed, Slurm cancels the jobs that wait for it.",
-            f'"${{AISC[@]}}" job stage-end "$RUN" {shlex.quote(stage)} "$code"',
+            f'"${{AISC[@]}}" job stage-end "$AISC_RUN" {shlex.quote(stage)} "$code"',
             "",
         ]
     )
