@@ -9,7 +9,7 @@ GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "prove", "prepare")),
     ("Run", ("train", "launch")),
-    ("After", ("runs", "chat", "export")),
+    ("After", ("runs", "eval", "chat", "export")),
     ("Shell", ("completion",)),
 )
 
@@ -38,7 +38,20 @@ VERBS = {
             "--to FILE": "where the YAML goes; run.yaml without it",
         },
     ),
-    "doctor": Verb("is this machine ready?", ("aisc doctor",)),
+    "doctor": Verb(
+        "is this machine, this node, this cluster ready?",
+        (
+            "aisc doctor [cluster.KEY=VALUE ...]              this machine, and Slurm where it is",
+            "aisc doctor --nodes N cluster.partition=NAME     what N compute nodes have that this machine has not",
+            "aisc doctor --save FILE, then elsewhere --compare FILE",
+        ),
+        {
+            "--nodes N": "runs on N nodes through srun and lists the differences",
+            "--wait SECONDS": "longest wait for those nodes (120)",
+            "--save FILE": "what this machine is, as JSON",
+            "--compare FILE": "this machine against a saved one",
+        },
+    ),
     "inspect": Verb(
         "see what the model will see: tokens, loss mask, packing",
         ("aisc inspect RUN.yaml [key=value ...]",),
@@ -96,6 +109,15 @@ VERBS = {
             "aisc runs compare RUN RUN ... [--svg FILE]    their settings and losses side by side",
         ),
         {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
+    ),
+    "eval": Verb(
+        "score a run or a model folder on held-out data",
+        ("aisc eval RUN                        its model on what it held out", "aisc eval FOLDER --on RUN            any model folder on what RUN held out"),
+        {
+            "--on RUN": "whose held-out data; the run's own without it",
+            "--device cpu|cuda": "where to compute; a GPU when there is one",
+            "--rows N": "packed rows at once (4)",
+        },
     ),
     "chat": Verb(
         "talk to it",
