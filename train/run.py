@@ -261,7 +261,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         if parts.ledger_file is not None:
             parts.ledger_file.close()
     if ending is Ending.STOPPED:
-        progress.say(f"saved step {state.step}. The same command continues.")
+        done = f"saved step {state.step}" if state.step else "stopped before the first step, nothing to save"
+        progress.say(f"{done}. The same command continues.")
         if is_main:
             cause = f"asked to stop ({stop.cause or 'by another rank'})"
             attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))
