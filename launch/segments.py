@@ -211,7 +211,7 @@ def _of_attempt(run: Path, attempt: Attempt, begun: Mapping[str, Any], now: floa
         began=began,
         ended=ended,
         ended_by=ended_by,
-        gpus=world if started.get("total_bytes") and "cpu" not in str(started.get("device", "cpu")).lower() else 0,
+        gpus=world if started.get("device", "CPU") != "CPU" else 0,
         nodes=1,
         verdict=state,
         intervals=tuple(_intervals([attempt], began, ended, is_running=ended_by == "running")),
