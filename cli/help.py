@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "prove", "prepare")),
-    ("Run", ("train",)),
+    ("Run", ("train", "launch")),
     ("After", ("runs", "chat", "export")),
     ("Shell", ("completion",)),
 )
@@ -75,6 +75,19 @@ VERBS = {
         },
         takes_keys=True,
     ),
+    "launch": Verb(
+        "through Slurm: checked, saved, requeued, resumed",
+        (
+            "aisc launch RUN.yaml [key=value ...]         what aisc train takes, through the queue",
+            "aisc launch RUN.yaml cluster.nodes=4         on four nodes",
+        ),
+        {
+            "--dry-run": "print the plan and the script; write nothing, submit nothing",
+            "--follow": "stay and show how it goes",
+            "--new": "a new run where one of this configuration exists already",
+        },
+        takes_keys=True,
+    ),
     "runs": Verb(
         "list, show, compare",
         (
@@ -117,7 +130,7 @@ def overview() -> str:
     lines += [
         "",
         "  aisc train model=/models/Qwen3-8B data=chats.jsonl adapter=lora",
-        "  aisc train run.yaml optimizer.lr=5e-5",
+        "  aisc train run.yaml optimizer.lr=5e-5          aisc launch run.yaml cluster.nodes=4",
         "",
         "aisc VERB --help            the 20 keys people change, with units and defaults",
         "aisc VERB --help optimizer  every key of one section        --help all   every key",

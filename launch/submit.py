@@ -121,8 +121,8 @@ def try_out(script: str) -> str:
 def explain_refusal(said: str) -> str:
     """Returns sbatch's refusal with what the user can do."""
     remedies = {
-        "partition": "see what there is: sinfo -s; then cluster.partition=NAME",
         "account": "see yours: sacctmgr show associations user=$USER format=account,partition,qos; then cluster.account=NAME",
+        "partition": "see what there is: sinfo -s; then cluster.partition=NAME",
         "qos": "see yours: sacctmgr show associations user=$USER format=account,qos; then cluster.qos=NAME",
         "node count": "fewer cluster.nodes, or another cluster.partition (sinfo -s)",
         "node configuration": "no node has that much: cluster.gpus_per_node, cluster.cpus_per_rank, cluster.memory (sinfo -o '%P %D %c %m %G')",
