@@ -129,8 +129,7 @@ def check_request(cluster: ClusterSection, site: Site) -> Finding:
     try:
         call(("sbatch", "--test-only"), given=script, timeout_s=ASK_S)
     except LaunchError as error:
-        said, _, remedy = explain_refusal(str(error)).rpartition("; ")
-        return Finding("a job", said, False, remedy)
+        return Finding("a job", str(error), False, explain_refusal(str(error)).removeprefix(f"{error}; "))
     return Finding("a job", " ".join(["sbatch would take it", *place_options(cluster, site)]))
 
 

@@ -116,6 +116,9 @@ def show(screen: Console, machines: Mapping[str, Facts]) -> int:
     faults = [difference for difference in found if difference.remedy is not None]
     for difference in found:
         show_difference(screen, difference)
+    for remedy in dict.fromkeys(difference.remedy for difference in faults):
+        about = ", ".join(difference.name for difference in faults if difference.remedy == remedy)
+        screen.print(f"\n  {about}:\n    {remedy}", soft_wrap=True, markup=False)
     names = ", ".join(machines)
     if faults:
         screen.print(f"\n{len(faults)} that must not differ   ({names})", soft_wrap=True, markup=False)
@@ -130,6 +133,4 @@ def show_difference(screen: Console, difference: Difference) -> None:
     style = "" if difference.remedy is None else "bold red"
     for number, (value, machines) in enumerate(difference.values.items()):
         head = f"{mark}  {difference.name}" if number == 0 else ""
-        screen.print(Text(f"  {head:<24} {value}   {', '.join(machines)}", style=style), soft_wrap=True)
-    if difference.remedy is not None:
-        screen.print(Text(f"  {'':<24} {difference.remedy}"), soft_wrap=True)
+        screen.print(Text(f"  {head:<25} {value}   {', '.join(machines)}", style=style), soft_wrap=True)

@@ -34,7 +34,7 @@ FAULTS = {
     "runs": "a folder that all nodes see: run.dir=FOLDER, or storage.runs in the site file",
     "stores": "a folder that all nodes see: data.store=FOLDER or $AISC_STORES",
     "site file": "one site file on storage that all nodes see: cluster.site=FILE or $AISC_SITE",
-    "answer": "aisc does not start there; its message is above",
+    "answer": "aisc does not start there; what it said is above",
 }
 # srun passes lines on whole up to 1,024 bytes.
 LONGEST_VALUE = 600
@@ -105,13 +105,14 @@ def read_lines(text: str) -> dict[str, Facts]:
 
 
 def differences(machines: Mapping[str, Facts]) -> list[Difference]:
-    """Returns the facts that are not the same on all machines, faults first."""
+    """Returns the facts that are not the same on all machines, faults first; what a machine did not say is no difference."""
     names = dict.fromkeys(name for facts in machines.values() for name in facts)
     found = []
     for name in names:
         values: dict[str, list[str]] = {}
         for machine, facts in machines.items():
-            values.setdefault(facts.get(name, "no answer"), []).append(machine)
+            if name in facts:
+                values.setdefault(facts[name], []).append(machine)
         if len(values) > 1:
             found.append(Difference(name, values, FAULTS.get("library" if name.startswith("library ") else name)))
     return sorted(found, key=lambda difference: difference.remedy is None)
