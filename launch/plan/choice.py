@@ -54,11 +54,19 @@ class Fit:
         return self.nodes.ranks
 
     @property
+    def name(self) -> str:
+        """The engine, or the adapter, as `lora` is what a column is about then."""
+        return self.candidate.name if self.adapter == "none" else self.adapter
+
+    @property
+    def on_host(self) -> bool:
+        """Something lives in host memory."""
+        return self.candidate.offload_optimizer or self.candidate.offload_parameters
+
+    @property
     def title(self) -> str:
         """`zero3 x16`, `lora x1`; `+host` where something lives in host memory."""
-        name = self.candidate.name if self.adapter == "none" else self.adapter
-        moved = "+host" if self.candidate.offload_optimizer or self.candidate.offload_parameters else ""
-        return f"{name}{moved} x{self.ranks}"
+        return f"{self.name}{'+host' if self.on_host else ''} x{self.ranks}"
 
     @property
     def micro_batches(self) -> int:
@@ -158,9 +166,10 @@ def larger(nodes: Nodes, most: int = 1024) -> list[Nodes]:
     return found
 
 
-def first_fit(config: RunConfig, model: Model, nodes: Nodes) -> Fit | None:
-    """Returns the cheapest engine that fits these nodes, as `engine: auto` would take it."""
-    tried = (fit(config, model, candidate, nodes) for candidate in allowed(config, nodes.ranks))
+def first_fit(config: RunConfig, model: Model, nodes: Nodes, *, host: bool = True) -> Fit | None:
+    """Returns the cheapest engine that fits these nodes, as `engine: auto` would take it; without `host`, on GPUs alone."""
+    left = [c for c in allowed(config, nodes.ranks) if host or not (c.offload_optimizer or c.offload_parameters)]
+    tried = (fit(config, model, candidate, nodes) for candidate in left)
     return next((found for found in tried if found is not None), None)
 
 
@@ -180,6 +189,8 @@ def columns(
     lora = _fewest(config, adapted, nodes) if adapted is not None else None
     room = most - (lora is not None)
     here = [found for candidate in allowed(config, nodes.ranks) if (found := fit(config, model, candidate, nodes))]
+    here = [found for found in here if not found.on_host] or here
+    here = list({found.title: found for found in reversed(here)}.values())[::-1]
     fewer = [found for less in smaller(nodes) if (found := first_fit(config, model, less))]
     kept = here[: max(1, room - min(2, len(fewer)))]
     kept += _cheapest(fewer, room - len(kept), hours)
@@ -192,10 +203,11 @@ def _cheapest(found: Sequence[Fit], room: int, hours: Callable[[Fit], float | No
 
 
 def _fewest(config: RunConfig, model: Model, nodes: Nodes) -> Fit | None:
-    """Returns the fewest GPUs that hold a model, with the engine for them."""
-    for less in [*reversed(smaller(nodes)), nodes]:
-        if found := first_fit(_engine_free(config), model, less):
-            return found
+    """Returns the fewest GPUs that hold a model, with the engine for them; host memory only where GPUs alone do not."""
+    for host in (False, True):
+        for less in [*reversed(smaller(nodes)), nodes]:
+            if found := first_fit(_engine_free(config), model, less, host=host):
+                return found
     return None
 
 
