@@ -88,12 +88,12 @@ class Case:
         if not self.keeps_logits:
             return 0.0
         tokens = self.setup.micro_batch_size * self.setup.sequence_length
-        return max(0.0, tokens * self.values["vocab_size"] * 12.0 - self.planned().logits.accelerator)
+        return float(max(0.0, tokens * self.values["vocab_size"] * 12.0 - self.planned().logits.accelerator))
 
     def error(self, *, same_loss: bool = False) -> float:
         """Returns planned over published, minus 1; with `same_loss` their logits counted."""
         planned = self.planned().total.accelerator + (self.more_logits() if same_loss else 0.0)
-        return planned / (self.gib * GIB) - 1
+        return float(planned / (self.gib * GIB) - 1)
 
 
 def _setup(engine: str, ranks: int, rows: int, length: int, **more: Any) -> Setup:

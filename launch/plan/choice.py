@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from configs.deepspeed_keys import settings_of
 from configs.engine_choice import HEADROOM, HOST_HEADROOM, Candidate, candidates
-from configs.memory import Memory, Model, Setup, estimate
+from configs.memory import Memory, Model, Setup, ZeroSizes, estimate
 from configs.schema import RunConfig
 
 GB = 10**9
@@ -88,6 +89,27 @@ def setup_of(config: RunConfig, ranks: int) -> Setup:
         recompute=training.gradient_checkpointing,
         shard_size=engine.shard_size if engine.shard_size and ranks % engine.shard_size == 0 else None,
         frozen_bytes=2 if half else 4,
+        zero=zero_sizes(config),
+    )
+
+
+def zero_sizes(config: RunConfig) -> ZeroSizes:
+    """Returns DeepSpeed's sizes as the user's own settings leave them."""
+    usual = ZeroSizes(buckets=2 if config.engine.backend != "gloo" else 1)
+    if config.engine.deepspeed is None:
+        return usual
+    own = settings_of(config.engine).get("zero_optimization")
+    own = own if isinstance(own, dict) else {}
+
+    def size(key: str, otherwise: int) -> int:
+        value = own.get(key)
+        return int(value) if isinstance(value, (int, float)) else otherwise
+
+    return ZeroSizes(
+        bucket=size("reduce_bucket_size", usual.bucket),
+        buckets=usual.buckets if own.get("overlap_comm", True) else 1,
+        live=size("stage3_max_live_parameters", usual.live),
+        persistent=size("stage3_param_persistence_threshold", usual.persistent),
     )
 
 

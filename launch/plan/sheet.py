@@ -42,6 +42,7 @@ _MARKDOWN = """# Computing resources needed: {{ title }}
 
 {% endfor %}
 {% if notes %}
+
 ## Not known
 
 {% for note in notes %}
