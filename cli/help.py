@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 GROUPS = (
     ("Start", ("init", "doctor")),
-    ("Before", ("inspect", "prove", "prepare")),
+    ("Before", ("inspect", "plan", "prove", "prepare")),
     ("Run", ("train", "launch")),
     ("After", ("runs", "eval", "chat", "export")),
     ("Shell", ("completion",)),
@@ -59,6 +59,21 @@ VERBS = {
             "--rows N": "how many packed rows are shown (2)",
             "--html FILE": "the same as a page, with the histogram of lengths; private, as it shows your text",
             "--bad-rows FILE.csv": "every row that cannot be used, without its text",
+        },
+        takes_keys=True,
+    ),
+    "plan": Verb(
+        "memory, time, disk, GPU-hours and HK$ before you queue",
+        (
+            "aisc plan RUN.yaml [cluster.nodes=2] [key=value ...]",
+            "aisc plan model=qwen3_8b --gpu H800 --tokens 2e9      no site file, no data yet",
+        ),
+        {
+            "--explain FIGURE": "its formula with the numbers put in: peak, activations, wall, net ...",
+            "--calibrate RUN": "speed and memory as this run of the same shape measured them",
+            "--gpu NAME": "a card instead of the site file's: H800, H20, A100, L40S ...",
+            "--tokens N": "tokens of an epoch instead of counting the data: 2e9, 2.1B",
+            "--sheet FILE": "the page for a subsidy application, FILE.md or FILE.html (to print)",
         },
         takes_keys=True,
     ),
