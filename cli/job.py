@@ -8,21 +8,29 @@ from pathlib import Path
 
 from configs.errors import UserError
 from launch.job import begin, end
+from launch.stage_job import begin_stage, end_stage
 
-STEPS = {"begin": 1, "check": 1, "end": 2}
+STEPS = {"begin": 1, "check": 1, "end": 2, "stage-begin": 2, "stage-end": 3}
 
 
 def main(arguments: list[str]) -> int:
     """Runs one step; returns the exit code."""
     step, given = (arguments[0], arguments[1:]) if arguments else ("", [])
     if len(given) != STEPS.get(step, -1):
-        raise UserError("aisc job: expected begin RUN, check RUN or end RUN CODE; scripts of aisc launch call it")
+        raise UserError("aisc job: for the scripts that aisc launch writes; expected " + ", ".join(STEPS))
     run = Path(given[0])
     if step == "begin":
         print(int(begin(run, os.environ)))
         return 0
     if step == "end":
         ended, said = end(run, int(given[1]), os.environ)
+        print(said, flush=True)
+        return ended
+    if step == "stage-begin":
+        begin_stage(run, given[1], os.environ)
+        return 0
+    if step == "stage-end":
+        ended, said = end_stage(run, given[1], int(given[2]), os.environ)
         print(said, flush=True)
         return ended
     code: int = importlib.import_module("train.nodecheck").main(run)

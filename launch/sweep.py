@@ -163,7 +163,6 @@ def create(path: Path, info: SweepInfo, yaml_text: str | None, frozen: Sequence[
         if frozen:
             atomic.write_file(temporary / "points.txt", points_text(Sweep(path), [point for point, _ in frozen]))
         atomic.publish_folder(temporary, path)
-        temporary.mkdir(exist_ok=True)
     return Sweep(path)
 
 
