@@ -9,14 +9,14 @@ from pathlib import Path
 from configs.errors import UserError
 from launch.job import begin, end
 
-STEPS = {"begin": 1, "check": 1, "end": 2}
+STEPS = {"begin": 1, "check": 1, "end": 2, "search": 1}
 
 
 def main(arguments: list[str]) -> int:
     """Runs one step; returns the exit code."""
     step, given = (arguments[0], arguments[1:]) if arguments else ("", [])
     if len(given) != STEPS.get(step, -1):
-        raise UserError("aisc job: expected begin RUN, check RUN or end RUN CODE; scripts of aisc launch call it")
+        raise UserError("aisc job: expected begin RUN, check RUN, end RUN CODE or search SWEEP; scripts of aisc launch call it")
     run = Path(given[0])
     if step == "begin":
         print(int(begin(run, os.environ)))
@@ -25,5 +25,8 @@ def main(arguments: list[str]) -> int:
         ended, said = end(run, int(given[1]), os.environ)
         print(said, flush=True)
         return ended
+    if step == "search":
+        searched: int = importlib.import_module("cli.sweep").control(run, os.environ)
+        return searched
     code: int = importlib.import_module("train.nodecheck").main(run)
     return code

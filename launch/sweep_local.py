@@ -24,6 +24,8 @@ _POLL_S = 0.1
 class Runner:
     """Runs one point at a time with `command`; after a signal the point saves, and no other begins."""
 
+    capacity = 1
+
     def __init__(self, sweep: Sweep, command: Sequence[str]) -> None:
         self.stopping = False
         self._sweep = sweep
