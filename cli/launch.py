@@ -13,20 +13,25 @@ from cli.configured import load_for
 from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
 from configs.compose import freeze
-from configs.errors import LaunchError
+from configs.errors import ConfigError, LaunchError
 from configs.facts import Shape
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from configs.site import Site
+from data_pipelines.index import is_prepared
+from launch.directives import directive_problems, known_options
 from launch.records import SCRIPT_NAMES, Job
 from launch.slurm import Launch, make_launch, render, slurm_time
 from launch.slurm_client import has_slurm
+from launch.stages import chain, summary
 from launch.submit import Script, aisc_command, check_free, check_visible, claimed, submit, try_out
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FLAGS = ("--new", "--dry-run", "--follow")
+# Data up to this size is hashed on this machine to see whether it lies prepared; half a second.
+HASHED_HERE = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +59,16 @@ def main(arguments: list[str]) -> int:
     screen = console()
     if already_finished(screen, prepared.folder):
         return 0
-    script = render(prepared.launch)
+    scripts = scripts_of(prepared)
     if "--dry-run" in flags:
-        show(screen, prepared, time.monotonic() - began, start="")
-        screen.print(f"\ndry run: nothing was written, nothing submitted   script {prepared.folder.path / SCRIPT_NAMES['train']}:\n")
-        screen.print(script, markup=False, soft_wrap=True)
+        show(screen, prepared, scripts, time.monotonic() - began, start="")
+        screen.print("\ndry run: nothing was written, nothing submitted")
+        for script in scripts:
+            screen.print(f"\nscript {prepared.folder.path / SCRIPT_NAMES[script.stage]}:\n", soft_wrap=True, markup=False)
+            screen.print(script.text, markup=False, soft_wrap=True)
         return 0
-    jobs, start = launch(prepared, script)
-    show(screen, prepared, time.monotonic() - began, start=start)
+    jobs, start = launch(prepared, scripts)
+    show(screen, prepared, scripts, time.monotonic() - began, start=start)
     show_jobs(screen, prepared, jobs)
     if "--follow" in flags:
         code: int = importlib.import_module("cli.runs").main(["follow", prepared.folder.name, f"run.dir={prepared.folder.path.parent}"])
@@ -82,21 +89,31 @@ def prepare(config: RunConfig, stem: str, site: Site, shape: Shape, *, is_new: b
     folder = RunFolder(Path(folder.path).absolute())
     config.run.name, config.run.dir = stem, str(folder.path.parent)
     check_visible(folder.path, site)
+    if config.cluster.directives and (problems := directive_problems(config.cluster.directives, known_options())):
+        raise ConfigError(problems)
     return Prepared(folder, config, make_launch(config, site, shape, folder.path, aisc_command()), site, shape)
 
 
-def launch(prepared: Prepared, script: str) -> tuple[list[Job], str]:
-    """Submits; returns the jobs and Slurm's estimate of the start."""
+def scripts_of(prepared: Prepared) -> list[Script]:
+    """Returns the scripts of all stages; prepare is left out when the data lies ready."""
+    config, shape = prepared.config, prepared.shape
+    tokenizer = str(Path(config.model.tokenizer or config.model.path or "").expanduser())
+    is_ready = is_prepared(config.data, config.objective.name, tokenizer, seed=config.training.seed, most_bytes=HASHED_HERE)
+    train = Script("train", render(prepared.launch), shape.nodes, shape.gpus_per_node)
+    return chain(config, prepared.site, shape, prepared.folder.path, prepared.launch.command, train=train, is_prepared=is_ready)
+
+
+def launch(prepared: Prepared, scripts: list[Script]) -> tuple[list[Job], str]:
+    """Submits; returns the jobs and Slurm's estimate of the first one's start."""
     run = prepared.folder.path
-    shape = prepared.shape
-    start = try_out(script)
+    starts = [try_out(script.text) for script in scripts]
     with claimed(run):
         check_free(run)
-        jobs = submit(run, freeze(prepared.config), [Script("train", script, shape.nodes, shape.gpus_per_node)])
-    return jobs, start
+        jobs = submit(run, freeze(prepared.config), scripts)
+    return jobs, starts[0]
 
 
-def show(screen: Console, prepared: Prepared, seconds: float, *, start: str) -> None:
+def show(screen: Console, prepared: Prepared, scripts: list[Script], seconds: float, *, start: str) -> None:
     """Prints what was asked for."""
     launch, shape, cluster = prepared.launch, prepared.shape, prepared.config.cluster
     partition = prepared.site.partition(cluster.partition)
@@ -107,7 +124,8 @@ def show(screen: Console, prepared: Prepared, seconds: float, *, start: str) -> 
         f"      checked on this node in {seconds:.1f} s",
         soft_wrap=True,
     )
-    rows = [("survives", "time limit, preemption, node loss: saves, requeues, continues"), ("", f"(ends after {cluster.max_restarts} starts without progress)")]
+    rows = [("stages", summary(scripts))] if len(scripts) > 1 else []
+    rows += [("survives", "time limit, preemption, node loss: saves, requeues, continues"), ("", f"(ends after {cluster.max_restarts} starts without progress)")]
     if start:
         rows.append(("start", f"about {start.replace('T', ' ')}"))
     if cluster.mail_user:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from configs.facts import shape_of
 from configs.schema import RunConfig
 from configs.site import read_site
 from launch import search, sweep_queue
+from launch.job import end_time
 from launch.slurm import Launch, make_launch, render
 from launch.slurm_client import has_slurm
 from launch.stages import stage_launch
@@ -196,9 +197,13 @@ def total_cost(plan: Plan, launches: Sequence[Launch]) -> str:
     return f"at most {plan.num_runs * each:,.1f} GPU-hours ({plan.num_runs} x {each:,.1f}, the time limit)"
 
 
-def control(sweep_folder: Path, ends: float | None) -> int:
+def control(sweep_folder: Path, environment: MutableMapping[str, str]) -> int:
     """`aisc job search SWEEP`: the controller of a search in the queue; safe to kill and to start again."""
     sweep = Sweep(sweep_folder)
+    ends = end_time(environment) if "SLURM_JOB_ID" in environment else None
+    # What Slurm told this job is nothing for the jobs that it submits.
+    for name in [name for name in environment if name.startswith("SLURM_") and name != "SLURM_CONF"]:
+        del environment[name]
     screen = console()
 
     def make(point: Point, run: Path) -> Script:

@@ -166,6 +166,24 @@ def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int) 
     return Count(found.tokens, found.supervised, found.rows, exact=False)
 
 
+def is_prepared(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int) -> bool:
+    """True when the store of this section is built already, False when it is not or when that is too much to look up.
+
+    Args:
+        data: the section; objective: sft or cpt; tokenizer_path: folder of the tokenizer; seed: of the split.
+        most_bytes: inputs larger than this are not hashed for it: preparing again finds the finished store by itself.
+    """
+    from data_pipelines import build
+
+    if not any(build.stores_dir(data.store).glob("*/train")):
+        return False
+    inputs = build.find_inputs(data)
+    if sum(path.stat().st_size for path in inputs.paths) > most_bytes:
+        return False
+    name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
+    return (build.folder_of(data, name) / "train").is_dir()
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META_NAME
     try:

@@ -52,8 +52,18 @@ FIXED = {
     "version": "it is no property of a job",
 }
 # Options that sbatch takes and its --help leaves out.
-UNLISTED = ["acctg-freq", "hint", "kill-on-invalid-dep", "mem-bind", "network", "open-mode", "test-only", "threads"]
-PACKAGED = ["account", "array", "bb", "bbf", "begin", "chdir", "cluster-constraint", "clusters", "comment", "constraint", "container", "contiguous", "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu", "cpus-per-task", "deadline", "delay-boot", "dependency", "distribution", "error", "exclude", "exclusive", "export", "export-file", "extra-node-info", "get-user-env", "gid", "gpu-bind", "gpu-freq", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "help", "hold", "ignore-pbs", "input", "job-name", "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-per-cpu", "mem-per-gpu", "mincpus", "nice", "no-kill", "no-requeue", "nodefile", "nodelist", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-node", "ntasks-per-socket", "output", "overcommit", "oversubscribe", "parsable", "partition", "power", "prefer", "priority", "profile", "propagate", "qos", "quiet", "reboot", "requeue", "reservation", "signal", "sockets-per-node", "spread-job", "switches", "thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-per-task", "uid", "usage", "use-min-nodes", "verbose", "version", "wait", "wckey", "wrap"]
+UNLISTED = ("acctg-freq", "hint", "kill-on-invalid-dep", "mem-bind", "network", "open-mode", "test-only")
+_PACKAGED = """
+    account array bb bbf begin chdir cluster-constraint clusters comment constraint container contiguous core-spec
+    cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude
+    exclusive export export-file extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket
+    gpus-per-task gres gres-flags help hold ignore-pbs input job-name licenses mail-type mail-user mcs-label mem
+    mem-per-cpu mem-per-gpu mincpus nice no-kill no-requeue nodefile nodelist nodes ntasks ntasks-per-core
+    ntasks-per-node ntasks-per-socket output overcommit oversubscribe parsable partition power prefer priority profile
+    propagate qos quiet reboot requeue reservation signal sockets-per-node spread-job switches thread-spec
+    threads-per-core time time-min tmp tres-per-task uid usage use-min-nodes verbose version wait wckey wrap
+"""
+PACKAGED = _PACKAGED.split()
 
 
 def parse_help(text: str) -> list[str]:

@@ -116,7 +116,8 @@ def end(run: Path, code: int, environment: Mapping[str, str]) -> tuple[int, str]
         return EXIT_DONE, said
     if ending.verdict not in ("requeued", "excluded"):
         return code or EXIT_FAILED, said
-    refusal = requeue(queue_name(environment), restart, ending.excluded)
+    again = [node for node in _excluded_before(run, start) if node not in ending.excluded]
+    refusal = requeue(queue_name(environment), restart, ending.excluded, again)
     if refusal:
         said = f"{ending.cause}; not requeued: {refusal}"
         write_start(run, dataclasses.replace(start, ended=time.time(), code=code, verdict="stopped", cause=said))
@@ -134,12 +135,13 @@ class Ending:
 
 def judge(run: Path, start: JobStart, code: int) -> Ending:
     """Returns the verdict on a start from what the pre-flight and the attempt left, and from srun's exit code."""
-    if code == EXIT_AVOID_NODE:
-        check = read_json(run / "jobs" / f"{start.job_id}.{start.restart}.check.json") or {}
-        avoid = [str(node) for node in check.get("avoid", [])]
-        if avoid:
-            already = [node for other in read_starts(run) if other.job_id == start.job_id for node in other.excluded]
-            return Ending("excluded", str(check.get("cause", "")), list(dict.fromkeys([*already, *avoid])))
+    # srun's code may be that of a rank which had to be killed; what the pre-flight left says what it was.
+    check = read_json(run / "jobs" / f"{start.job_id}.{start.restart}.check.json") or {}
+    if code != 0 and check.get("code") == EXIT_AVOID_NODE:
+        already = [node for node in _excluded_before(run, start) if node not in check["again"]]
+        return Ending("excluded", str(check["cause"]), list(dict.fromkeys([*already, *check["avoid"]])))
+    if code != 0 and check.get("code"):
+        return Ending("failed", str(check["cause"]))
     attempt = attempt_of(run, start)
     ended = read_json(attempt.exit_path) if attempt is not None else None
     if ended is None:
@@ -152,6 +154,12 @@ def judge(run: Path, start: JobStart, code: int) -> Ending:
     if state == "superseded":
         return Ending("stopped", cause)
     return Ending("requeued" if kind in OUTSIDE else "failed", cause)
+
+
+def _excluded_before(run: Path, start: JobStart) -> list[str]:
+    """Returns the nodes that earlier starts of this job have excluded."""
+    others = [other for other in read_starts(run) if other.job_id == start.job_id and other.restart < start.restart]
+    return list(dict.fromkeys(node for other in others for node in other.excluded))
 
 
 def _judge_code(code: int, attempt: Attempt | None) -> Ending:
@@ -172,7 +180,7 @@ def attempt_of(run: Path, start: JobStart) -> Attempt | None:
     return None
 
 
-def requeue(job: str, restart: int, excluded: list[str]) -> str | None:
+def requeue(job: str, restart: int, excluded: list[str], again: list[str]) -> str | None:
     """Puts this job (its `queue_name`) back into the queue; returns why not, when somebody has ended it on purpose.
 
     A controller that does not answer is waited for. Under preemption Slurm may requeue the job before we do: fine.
@@ -184,7 +192,7 @@ def requeue(job: str, restart: int, excluded: list[str]) -> str | None:
             if state.get("JobState") != "RUNNING" or int(state.get("Restarts", restart)) != restart:
                 return None if state.get("JobState") in ("PENDING", "REQUEUED") else f"the job is {state.get('JobState')}"
             if excluded:
-                requeue_without(job, excluded)
+                requeue_without(job, excluded, again)
             else:
                 call(("scontrol", "requeue", job))
             return None

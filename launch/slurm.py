@@ -26,6 +26,7 @@ OFFLINE = {
 }
 # Ranks end together within seconds; srun ends those that do not, so long after the first one has gone.
 STRAY_RANKS_S = 300
+STRAY_CHECKS_S = 60
 # First of the ports on which the ranks meet; one per job, so that two jobs on a node do not meet each other.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
@@ -208,7 +209,8 @@ def check_lines(launch: Launch) -> list[str]:
     return [
         "",
         "# Looks at devices, rates, network, disks and versions of every node; 76: one is to be avoided.",
-        f'{srun_words(launch)} --kill-on-bad-exit=0 {rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
+        f'{srun_words(launch)} --kill-on-bad-exit=0 --wait={STRAY_CHECKS_S} '
+        f'{rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
     ]
 
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs.errors import LaunchError
-from launch.job import Place, place_of
+from launch.job import end_time, place_of
 from launch.records import JobStart, jobs_folder, read_jobs, read_start, write_start
 from launch.stages import cancelled_start, followers
 
+# Slurm looks at time limits twice a minute.
+NEAR_END_S = 60.0
 # Longest cause that is copied from the job's output.
 _LONGEST = 300
 
@@ -23,7 +25,7 @@ _LONGEST = 300
 def begin_stage(run: Path, stage: str, environment: Mapping[str, str]) -> JobStart:
     """Records that a start of `stage` begins."""
     gpus = len([name for name in environment.get("SLURM_JOB_GPUS", "").split(",") if name.strip()])
-    place: Place = place_of(environment, stage, gpus)
+    place = place_of(environment, stage, gpus)
     start = JobStart(
         job_id=place.job_id, stage=stage, restart=place.restart, began=time.time(), nodes=place.nodes, gpus_per_node=gpus
     )
@@ -42,8 +44,10 @@ def end_stage(run: Path, stage: str, code: int, environment: Mapping[str, str]) 
     if start is None:
         raise LaunchError(f"job {job_id}, start {restart}: its beginning was not recorded in {jobs_folder(run)}")
     verdict, cause = "finished", ""
-    if code > 128:
-        verdict, cause = "interrupted", f"signal {code - 128}: time limit, preemption or scancel"
+    if code > 128 and time.time() >= (end_time(job_id, environment) or float("inf")) - NEAR_END_S:
+        verdict, cause = "failed", "its time limit was reached; a longer one: cluster.time"
+    elif code > 128:
+        verdict, cause = "interrupted", f"signal {code - 128}: preemption or scancel"
     elif code:
         verdict, cause = "failed", last_words(jobs_folder(run) / f"{job_id}.out") or f"exit code {code}"
     ended = dataclasses.replace(start, ended=time.time(), code=code, verdict=verdict, cause=cause)
