@@ -76,7 +76,7 @@ class Runner:
         code, self._process = self._process.returncode, None
         run = self._sweep.run_of(point.number)
         if code != 0 and not any(attempt.number not in self._known for attempt in run.attempts()):
-            cause = last_words(run.path / OUTPUT_FILE, self._offset) or f"exit code {code}; see {run.path / OUTPUT_FILE}"
+            cause = last_words(run.path / OUTPUT_FILE, self._offset) or f"exit code {code}; see {OUTPUT_FILE} in its folder"
             atomic.write_json(run.path / REFUSED_FILE, {"code": code, "cause": cause})
         return True
 
