@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.configured import load_for
+from cli.configured import GivenForCluster, load_for
 from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
+from configs import atomic
 from configs.compose import freeze
 from configs.errors import ConfigError, LaunchError
 from configs.facts import Shape
+from configs.memory import model_of
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from configs.site import Site
 from data_pipelines.index import is_prepared
 from launch.directives import directive_problems, known_options
+from launch.plan import Plan, budget_left, budget_problem, count_data, make_plan
 from launch.records import SCRIPT_NAMES, Job
 from launch.slurm import Launch, make_launch, render, slurm_time
 from launch.slurm_client import has_slurm
@@ -36,13 +39,14 @@ HASHED_HERE = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that a launch submits, checked."""
+    """Everything that a launch submits, checked; `plan` is None for a model whose shapes are not known."""
 
     folder: RunFolder
     config: RunConfig
     launch: Launch
     site: Site
     shape: Shape
+    plan: Plan | None
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if not has_slurm() and "--dry-run" not in flags:
         raise LaunchError("aisc launch: no Slurm on this machine (sbatch is not on the path); here: aisc train, or --dry-run")
     given = load_for(rest)
-    prepared = prepare(given.config, given.stem, given.site, given.shape, is_new="--new" in flags)
+    prepared = prepare(given, is_new="--new" in flags)
     screen = console()
     if already_finished(screen, prepared.folder):
         return 0
@@ -76,22 +80,27 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def prepare(config: RunConfig, stem: str, site: Site, shape: Shape, *, is_new: bool) -> Prepared:
+def prepare(given: GivenForCluster, *, is_new: bool) -> Prepared:
     """Returns the launch of a resolved, checked configuration; writes nothing.
 
     Raises:
-        LaunchError: the nodes do not see its folder.
+        ConfigError: a directive that sbatch does not know.
+        LaunchError: the nodes do not see its folder, it does not fit, or a budget is used up.
     """
-    config = copy.deepcopy(config)
+    config, site, shape = copy.deepcopy(given.config), given.site, given.shape
     if config.run.dir is None and site.storage.runs is not None:
         config.run.dir = site.storage.runs
-    folder = run_folder(config, stem, is_new=is_new)
+    folder = run_folder(config, given.stem, is_new=is_new)
     folder = RunFolder(Path(folder.path).absolute())
-    config.run.name, config.run.dir = stem, str(folder.path.parent)
+    config.run.name, config.run.dir = given.stem, str(folder.path.parent)
     check_visible(folder.path, site)
     if config.cluster.directives and (problems := directive_problems(config.cluster.directives, known_options())):
         raise ConfigError(problems)
-    return Prepared(folder, config, make_launch(config, site, shape, folder.path, aisc_command()), site, shape)
+    plan = make_plan(config, site, shape, given.facts, count_data(config)) if model_of(given.facts.model, None) else None
+    hours = plan.gpu_hours if plan is not None else None
+    if problem := budget_problem(config, site, shape, hours, folder.path.parent, this_run=folder.name):
+        raise LaunchError(f"{problem}; nothing was submitted")
+    return Prepared(folder, config, make_launch(config, site, shape, folder.path, aisc_command()), site, shape, plan)
 
 
 def scripts_of(prepared: Prepared) -> list[Script]:
@@ -109,6 +118,8 @@ def launch(prepared: Prepared, scripts: list[Script]) -> tuple[list[Job], str]:
     starts = [try_out(script.text) for script in scripts]
     with claimed(run):
         check_free(run)
+        if prepared.plan is not None:
+            atomic.write_json(run / "plan.json", prepared.plan.plan_json())
         jobs = submit(run, freeze(prepared.config), scripts)
     return jobs, starts[0]
 
@@ -125,6 +136,7 @@ def show(screen: Console, prepared: Prepared, scripts: list[Script], seconds: fl
         soft_wrap=True,
     )
     rows = [("stages", summary(scripts))] if len(scripts) > 1 else []
+    rows += planned(prepared)
     rows += [("survives", "time limit, preemption, node loss: saves, requeues, continues"), ("", f"(ends after {cluster.max_restarts} starts without progress)")]
     if start:
         rows.append(("start", f"about {start.replace('T', ' ')}"))
@@ -132,6 +144,22 @@ def show(screen: Console, prepared: Prepared, scripts: list[Script], seconds: fl
         rows.append(("mail", f"{cluster.mail_user} on END,FAIL,REQUEUE"))
     for key, text in rows:
         screen.print(f"  {key:<10}{text}", soft_wrap=True)
+
+
+def planned(prepared: Prepared) -> list[tuple[str, str]]:
+    """Returns the rows on memory, cost and budget, as far as they are known."""
+    plan, config = prepared.plan, prepared.config
+    if plan is None:
+        return []
+    rows = [("fits", plan.fits_text())] if plan.nodes.gpu_bytes else []
+    if plan.card is not None or plan.gpu_hours is not None:
+        rows.append(("cost", plan.cost_text()))
+    left = budget_left(config, prepared.site, prepared.folder.path.parent, this_run=prepared.folder.name)
+    if left is not None:
+        rows.append(("budget", f"{config.run.project}: {left:,.0f} GPU-hours left before this"))
+    if config.cluster.max_gpu_hours is not None:
+        rows.append(("limit", f"{config.cluster.max_gpu_hours:,.1f} GPU-hours (cluster.max_gpu_hours)"))
+    return rows
 
 
 def show_jobs(screen: Console, prepared: Prepared, jobs: list[Job]) -> None:

@@ -92,6 +92,16 @@ def test_a_dry_run_writes_nothing_and_costs_little(slurm: Cluster, place: Path) 
     assert not (place / "runs").exists()
 
 
+def test_a_budget_that_is_used_up_is_refused(slurm: Cluster, place: Path) -> None:
+    (place / "prices.yaml").write_text("projects: {oncology: {max_gpu_hours: 0.05}}\n")
+    limited = ("launch", str(place / "run.yaml"), "cluster.max_gpu_hours=0.01")
+    code, said, _ = aisc(slurm, place, *limited)
+    assert code == 2 and "cluster.max_gpu_hours=0.01: this takes 0.1 GPU-hours (one start of cluster.time=5 min" in said, said
+    of_project = ("launch", str(place / "run.yaml"), f"cluster.site={place / 'prices.yaml'}", "run.project=oncology")
+    code, said, _ = aisc(slurm, place, *of_project)
+    assert code == 2 and "run.project=oncology: this takes 0.1 GPU-hours" in said and "nothing was submitted" in said, said
+
+
 def test_without_slurm_here_it_says_so(slurm: Cluster, place: Path) -> None:
     code, said, _ = aisc(slurm, place, "launch", str(place / "run.yaml"), PATH="/nothing")
     assert code == 2

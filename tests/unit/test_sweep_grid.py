@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from launch.sweep_grid import Axis, BadSweep, Point, Range, grid_points, read_value, read_words, space_words, split_top, sweep_hash
+from launch.sweep_grid import (
+    Axis,
+    BadSweep,
+    Point,
+    Range,
+    grid_points,
+    read_value,
+    read_words,
+    space_words,
+    split_top,
+    sweep_hash,
+)
 
 HYDRA = OverridesParser.create()
 PLAIN = st.text(string.ascii_letters + string.digits + "病人.-_/%+", min_size=1, max_size=6)
