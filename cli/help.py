@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 GROUPS = (
     ("Start", ("init", "doctor")),
-    ("Before", ("inspect", "prove", "prepare")),
+    ("Before", ("inspect", "plan", "prove", "prepare")),
     ("Run", ("train", "launch")),
     ("After", ("runs", "eval", "chat", "export")),
     ("Shell", ("completion",)),
@@ -62,6 +62,21 @@ VERBS = {
         },
         takes_keys=True,
     ),
+    "plan": Verb(
+        "memory, time, disk, GPU-hours and HK$ before you queue",
+        (
+            "aisc plan RUN.yaml [cluster.nodes=2] [key=value ...]",
+            "aisc plan model=qwen3_8b --gpu H800 --tokens 2e9      no site file, no data yet",
+        ),
+        {
+            "--explain FIGURE": "its formula with the numbers put in: peak, activations, wall, net ...",
+            "--calibrate RUN": "speed and memory as this run of the same shape measured them",
+            "--gpu NAME": "a card instead of the site file's: H800, H20, A100, L40S ...",
+            "--tokens N": "tokens of an epoch instead of counting the data: 2e9, 2.1B",
+            "--sheet FILE": "the page for a subsidy application, FILE.md or FILE.html (to print)",
+        },
+        takes_keys=True,
+    ),
     "prove": Verb(
         "the numbers: same loss on any split, rank count and engine",
         ("aisc prove RUN.yaml [key=value ...]           your model, your data, your engine",),
@@ -102,11 +117,17 @@ VERBS = {
         takes_keys=True,
     ),
     "runs": Verb(
-        "list, show, compare",
+        "list, show, follow, stop, resume, retry, compare, goodput",
         (
-            "aisc runs [list]                              every run of the folder of runs",
-            "aisc runs show RUN [--replies]                what happened, what came out",
+            "aisc runs [list]                              every run, with what Slurm does with it now",
+            "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
+            "aisc runs stop RUN                            saves first; is not requeued",
+            "aisc runs resume RUN                          into the queue again, from its newest checkpoint",
+            "aisc runs retry RUN|SWEEP                     the same after a failure; of a sweep the failed points",
             "aisc runs compare RUN RUN ... [--svg FILE]    their settings and losses side by side",
+            "aisc runs goodput [RUN ...] [--svg FILE]      where the GPU-hours went and what they cost, beside sacct",
+            "aisc runs goodput [--project P] [--month 2026-11]      of all runs, by project and month",
         ),
         {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
     ),

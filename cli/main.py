@@ -15,6 +15,7 @@ VERBS = {
     "init": "cli.init:main",
     "doctor": "cli.doctor:main",
     "inspect": "cli.inspect:main",
+    "plan": "cli.plan:main",
     "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
