@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.configured import GivenForCluster, load_for
-from cli.screens import console, split_flags
+from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
 from configs import atomic
 from configs.compose import freeze
@@ -51,6 +51,9 @@ class Prepared:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
+    if is_multirun(arguments):
+        points: int = importlib.import_module("cli.sweep").launch(arguments)
+        return points
     began = time.monotonic()
     flags, rest = split_flags(arguments, FLAGS)
     if not has_slurm() and "--dry-run" not in flags:

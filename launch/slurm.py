@@ -129,23 +129,30 @@ def render(launch: Launch) -> str:
         [
             *header(launch, f"training, {shape.nodes} x {shape.ranks_per_node} ranks", launch_by_hand="launch.sbatch"),
             *setting_up(launch),
-            "",
-            "# Where the ranks meet.",
-            'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            f"export MASTER_ADDR MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {NUM_PORTS}))",
-            "",
-            "# Records this start; says when Slurm will end it; refuses after too many starts without progress.",
-            'AISC_DEADLINE=$("${AISC[@]}" job begin "$AISC_RUN") || exit',
-            "export AISC_DEADLINE",
-            "code=0",
-            *(check_lines(launch) if launch.checks_nodes else []),
-            *train_lines(launch),
-            "",
-            "# Requeues this job when the cause lies outside the run; says why it ended.",
-            '"${AISC[@]}" job end "$AISC_RUN" "$code"',
+            *running(launch),
             "",
         ]
     )
+
+
+def running(launch: Launch) -> list[str]:
+    """Returns the lines from the meeting of the ranks to the verdict; $AISC_RUN is the run."""
+    return [
+        "",
+        "# Where the ranks meet.",
+        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        f"export MASTER_ADDR MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {NUM_PORTS}))",
+        "",
+        "# Records this start; says when Slurm will end it; refuses after too many starts without progress.",
+        'AISC_DEADLINE=$("${AISC[@]}" job begin "$AISC_RUN") || exit',
+        "export AISC_DEADLINE",
+        "code=0",
+        *(check_lines(launch) if launch.checks_nodes else []),
+        *train_lines(launch),
+        "",
+        "# Requeues this job when the cause lies outside the run; says why it ended.",
+        '"${AISC[@]}" job end "$AISC_RUN" "$code"',
+    ]
 
 
 def header(launch: Launch, what: str, *, launch_by_hand: str) -> list[str]:

@@ -13,6 +13,7 @@ most, and the best counts.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -271,7 +272,7 @@ def _measure(place: Place, plan: Plan, team: Team | None, kinds: Sequence[str]) 
         folders = node_probes.folders(place.run, plan.site.storage.node_local, os.environ)
         report["disks"] = {name: node_probes.disk(folder) for name, folder in folders.items()}
     if "matrix" in kinds:
-        report["matrix_tflops"] = node_probes.matrix_tflops(device)
+        report["matrix_tflops"], report["matrix_median"] = node_probes.matrix_tflops(device)
     if team is not None:
         _measure_together(team, kinds, report)
     return report
@@ -292,7 +293,7 @@ def _measure_together(team: Team, kinds: Sequence[str], report: Report) -> None:
         )
     if "links" in kinds:
         found = node_links.measure_links(team)
-        report["links"] = [[link.sender, link.receiver, link.gb_per_s, link.error] for link in found]
+        report["links"] = [dataclasses.asdict(link) for link in found]
         if any(link.error for link in found):
             team.store.set("broken", "1")
     team.meet("linked", team.world)

@@ -155,6 +155,7 @@ def make_plan(
     facts: Facts,
     count: Count | None = None,
     *,
+    count_from: str = "",
     partition: Partition | None = None,
     calibrate: Path | None = None,
     compares: bool = False,
@@ -167,6 +168,7 @@ def make_plan(
         shape: nodes and ranks.
         facts: of the nodes.
         count: size of the training data; None: taken from training.duration in steps or tokens.
+        count_from: who said so, when the data was not looked at.
         partition: instead of the site's.
         calibrate: folder of a run of the same shape whose speed replaces the assumed one.
         compares: also other engines, fewer GPUs and lora; without it there is one column.
@@ -181,7 +183,7 @@ def make_plan(
     adapted = _adapted(facts) if compares and not model.is_adapted else None
     gpu = (partition.gpu if partition else None) or ("GPU" if facts.num_gpus else "CPU")
     card = find_card(gpu) if facts.num_gpus else None
-    work = work_of(config, count)
+    work = work_of(config, count, count_from)
     maker = _Maker(config, site, partition, shape, work if isinstance(work, Work) else None, _rate(config, model, card, gpu, work, calibrate))
     candidate = Candidate(config.engine.name, config.engine.offload_optimizer, config.engine.offload_parameters)
     taken = fit(config, model, candidate, nodes) if config.engine.name != "auto" else None
@@ -265,7 +267,7 @@ def memory_figures(found: Fit, measured: Measured | None = None) -> dict[str, Fi
         part: Figure(getattr(found.memory, part).accelerator / GB, "GB", FORMULA, memory_formula(found, part)) for part in PARTS
     }
     total = found.memory.total.accelerator / GB
-    error, source = memory_band(found.setup.engine, found.adapter)
+    error, source = memory_band(found.setup.engine, found.adapter, on_host=found.on_host)
     if measured is not None and measured.memory_error is not None:
         error, source = abs(measured.memory_error), f"run {measured.run}: measured over predicted {1 + measured.memory_error:.2f}"
     both = made.pop("logits"), made.pop("buffers")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from configs.durations import parse_duration
 from configs.schema import RunConfig
-from launch.plan.figures import FORMULA, MEASURED, Figure, spell
+from launch.plan.figures import FORMULA, GIVEN, MEASURED, Figure, spell
 
 if TYPE_CHECKING:
     from data_pipelines.index import Count
@@ -60,8 +60,14 @@ def count_data(config: RunConfig) -> Count | None:
     return count(config.data, config.objective.name, folder, seed=config.training.seed)
 
 
-def work_of(config: RunConfig, count: Count | None) -> Work | str:
-    """Returns the work of a resolved configuration, or the sentence that says what is missing."""
+def work_of(config: RunConfig, count: Count | None, given: str = "") -> Work | str:
+    """Returns the work of a resolved configuration, or the sentence that says what is missing.
+
+    Args:
+        config: resolved.
+        count: size of the data.
+        given: who said `count`, when nobody counted.
+    """
     training, length = config.training, config.data.sequence_length
     duration = parse_duration(training.duration)
     rows = training.global_batch_size
@@ -72,11 +78,12 @@ def work_of(config: RunConfig, count: Count | None) -> Work | str:
         )
     if count is None:
         steps = duration.steps(total_steps=None, rows_per_epoch=0, global_batch_size=rows, sequence_length=length)
-        row_tokens, labelled, basis, source = float(length), 1.0, FORMULA, "rows taken as full, every token as learned"
+        row_tokens, labelled, basis, source = float(length), 1.0, GIVEN, "training.duration; rows taken as full, every token as learned"
     else:
         steps = duration.steps(total_steps=None, rows_per_epoch=count.rows, global_batch_size=rows, sequence_length=length)
         row_tokens, labelled = count.tokens / max(1, count.rows), count.supervised / max(1, count.tokens)
         basis, source = (MEASURED, "the store's own count") if count.exact else (FORMULA, "estimated from a sample of the rows")
+        basis, source = (GIVEN, given) if given else (basis, source)
     seen = steps * rows * row_tokens
     of = f"{training.duration}" + (f" of {count.rows:,} rows" if count is not None else "")
     return Work(
