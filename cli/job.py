@@ -10,7 +10,7 @@ from configs.errors import UserError
 from launch.job import begin, end
 from launch.stage_job import begin_stage, end_stage
 
-STEPS = {"begin": 1, "check": 1, "end": 2, "stage-begin": 2, "stage-end": 3}
+STEPS = {"begin": 1, "check": 1, "end": 2, "search": 1, "stage-begin": 2, "stage-end": 3}
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
         ended, said = end(run, int(given[1]), os.environ)
         print(said, flush=True)
         return ended
+    if step == "search":
+        searched: int = importlib.import_module("cli.sweep").control(run, os.environ)
+        return searched
     if step == "stage-begin":
         begin_stage(run, given[1], os.environ)
         return 0
@@ -33,5 +36,7 @@ def main(arguments: list[str]) -> int:
         ended, said = end_stage(run, given[1], int(given[2]), os.environ)
         print(said, flush=True)
         return ended
+    # A node that does not answer is named in one sentence; torch would show its own stack for each rank that waited.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     code: int = importlib.import_module("train.nodecheck").main(run)
     return code

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONTINUE = 0, 1, 75
 POLL_S = 1.0
+PATIENCE_S = 600.0
 MISSING = "a search needs Optuna 4, which is not installed: pip install 'aisc-finetune[sweep]'"
 RETRIED = "retried"
 
@@ -109,13 +110,13 @@ def control(search: Search, queue: Queue) -> int:
         study = open_study(search.sweep, search.section)
         close_torn(study, search.axes)
         taken: set[int] = set()
+        patience = Patience()
         while True:
             running = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
             for trial in running:
-                if trial.number not in taken:
+                if trial.number not in taken and begin_patiently(search, queue, point_of(trial, search.axes), patience):
                     taken.add(trial.number)
-                    begin(search, queue, point_of(trial, search.axes))
-            running = [trial for trial in running if not follow(search, study, queue, trial)]
+            running = [t for t in running if t.number not in taken or not follow(search, study, queue, t)]
             if queue.stopping:
                 return EXIT_CONTINUE
             missing = wanted(study, search.section) - num_asked(study, search.axes)
@@ -186,6 +187,35 @@ def num_asked(study: Study, axes: Sequence[Axis | Range]) -> int:
 def wanted(study: Study, section: SweepSection) -> int:
     """Returns how many trials there are to be: `sweep.trials`, and one more for each failed one that is tried again."""
     return section.trials + len(study.user_attrs.get(RETRIED, []))
+
+
+class Patience:
+    """How long a queue may refuse: a controller of Slurm that is restarted is back within minutes."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def refused(self, error: LaunchError) -> None:
+        """Takes a refusal; raises it after ten minutes of nothing else."""
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since > PATIENCE_S:
+            raise error
+
+    def accepted(self) -> None:
+        """Forgets earlier refusals."""
+        self._since = None
+
+
+def begin_patiently(search: Search, queue: Queue, point: Point, patience: Patience) -> bool:
+    """Begins a trial; returns False when the queue refuses now, so that it is asked again."""
+    try:
+        begin(search, queue, point)
+    except LaunchError as error:
+        patience.refused(error)
+        time.sleep(POLL_S)
+        return False
+    patience.accepted()
+    return True
 
 
 def begin(search: Search, queue: Queue, point: Point) -> None:

@@ -229,7 +229,7 @@ def _intervals(attempts: list[Attempt], began: float, ended: float, *, is_runnin
     intervals: list[Interval] = []
     # Clocks of two nodes may differ by a second: no phase begins before the one before it, or after the end.
     times = [min(max(at, began), ended) for _, at in marks] + [ended]
-    for (phase, _), at, until in zip(marks, times, times[1:], strict=True):
+    for (phase, _), at, until in zip(marks, times[:-1], times[1:], strict=True):
         at = max(at, intervals[-1].ended if intervals else began)
         if until > at:
             intervals.append(Interval(phase, at, until))

@@ -44,7 +44,7 @@ def end_stage(run: Path, stage: str, code: int, environment: Mapping[str, str]) 
     if start is None:
         raise LaunchError(f"job {job_id}, start {restart}: its beginning was not recorded in {jobs_folder(run)}")
     verdict, cause = "finished", ""
-    if code > 128 and time.time() >= (end_time(job_id, environment) or float("inf")) - NEAR_END_S:
+    if code > 128 and time.time() >= (end_time(environment) or float("inf")) - NEAR_END_S:
         verdict, cause = "failed", "its time limit was reached; a longer one: cluster.time"
     elif code > 128:
         verdict, cause = "interrupted", f"signal {code - 128}: preemption or scancel"

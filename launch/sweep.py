@@ -37,7 +37,7 @@ class SweepInfo:
     Attributes:
         stem: first part of the name; kind: grid or search; where: local or slurm.
         folder: working directory of the command, which relative paths mean.
-        words: what was given beside the YAML and the swept keys; axes: each swept key and its values, as typed.
+        words: what was given beside the YAML and the swept keys; axes: each swept key and its values.
     """
 
     stem: str
@@ -45,7 +45,7 @@ class SweepInfo:
     where: str
     folder: str
     words: list[str]
-    axes: dict[str, list[str]]
+    axes: list[dict[str, Any]]
     throttle: int
     trials: int = 0
     created: float = 0.0

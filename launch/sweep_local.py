@@ -24,6 +24,8 @@ _POLL_S = 0.1
 class Runner:
     """Runs one point at a time with `command`; after a signal the point saves, and no other begins."""
 
+    capacity = 1
+
     def __init__(self, sweep: Sweep, command: Sequence[str]) -> None:
         self.stopping = False
         self._sweep = sweep
@@ -74,7 +76,7 @@ class Runner:
         code, self._process = self._process.returncode, None
         run = self._sweep.run_of(point.number)
         if code != 0 and not any(attempt.number not in self._known for attempt in run.attempts()):
-            cause = last_words(run.path / OUTPUT_FILE, self._offset) or f"exit code {code}; see {run.path / OUTPUT_FILE}"
+            cause = last_words(run.path / OUTPUT_FILE, self._offset) or f"exit code {code}; see {OUTPUT_FILE} in its folder"
             atomic.write_json(run.path / REFUSED_FILE, {"code": code, "cause": cause})
         return True
 
