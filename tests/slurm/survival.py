@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.jsonlines import read_lines
-from configs.runfolder import Attempt, RunFolder, read_json, read_ledger, read_metrics, request_stop
+from configs.runfolder import Attempt, RunFolder, read_json, read_ledger, read_metrics, request_stop, saved_step
 from launch.records import JobStart, read_jobs, read_starts
 from tests.kills.lab import make_chats, make_tokenizer
 from tests.slurm.cluster import Cluster
@@ -65,21 +65,37 @@ class Run:
         """What the jobs wrote of themselves."""
         return read_starts(self.folder.path)
 
-    def wait_for(self, moment: str, *, attempt: int = 1, past_step: int = 0) -> Attempt | None:
-        """Waits until attempt number `attempt`, or a later one, is at a moment; returns it.
+    @property
+    def saved_step(self) -> int:
+        """The newest step that a checkpoint holds."""
+        return saved_step(self.folder.path)
+
+    def is_started(self, restart: int) -> bool:
+        """True when start number `restart` of the newest job, or a later one, has begun."""
+        submitted = read_jobs(self.folder.path)[-1].submitted
+        return any(start.restart >= restart and start.began >= submitted for start in self.starts)
+
+    def wait_for(self, moment: str, *, restart: int = 0, past_step: int = 0) -> Attempt:
+        """Waits for a moment: step, save, evaluation; returns the attempt that is there.
 
         Args:
-            moment: start (it exists), step, save, evaluation.
-            attempt: the first one that counts.
-            past_step: the moment is beyond this update.
+            moment: as above.
+            restart: in this start of the newest job, or a later one.
+            past_step: beyond this update.
         """
 
-        def happened() -> bool:
-            newest = self._newest()
-            return newest is not None and newest.number >= attempt and is_at(newest, moment, past_step)
+        found: list[Attempt] = []
 
-        wait_until(happened, PATIENCE_S, lambda: f"no {moment} in attempt {attempt}:\n{self.said()}", every_s=0.01)
-        return self._newest()
+        def happened() -> bool:
+            attempt = self._newest()
+            start = attempt.read_start() if attempt is not None else None
+            if attempt is None or start is None or start["time"] < read_jobs(self.folder.path)[-1].submitted:
+                return False
+            found.append(attempt)
+            return int(start["job_restart"]) >= restart and is_at(attempt, moment, past_step)
+
+        wait_until(happened, PATIENCE_S, lambda: f"no {moment} in start {restart}:\n{self.said()}", every_s=0.02)
+        return found[-1]
 
     def finish(self) -> Run:
         """Waits for the end of the newest job, which must be a good one; returns this run."""
@@ -126,8 +142,6 @@ class Run:
 
 def is_at(attempt: Attempt, moment: str, past_step: int) -> bool:
     """True when the attempt's files say that it is at `moment` beyond update `past_step`."""
-    if moment == "start":
-        return True
     if moment == "step":
         return attempt.ledger_path.exists() and any(line["step"] > past_step for line in read_lines(attempt.ledger_path))
     kind = {"save": "saving", "evaluation": "evaluating"}[moment]
@@ -193,6 +207,11 @@ class Bench:
         duration = [f"training.duration={STEPS} steps", f"checkpoint.every={SAVE_EVERY} steps"]
         given = [*values, *duration, f"evaluation.every={EVALUATE_EVERY} steps", *options]
         return list({word.split("=", 1)[0]: word for word in given}.values())
+
+    def made(self, name: str) -> Run | None:
+        """Returns run `name` when it was made before and is done."""
+        run = Run(self.cluster, self.folder / "runs" / name)
+        return run if list(run.parent.glob("*/result.json")) else None
 
     def launch(self, name: str, nodes: int, ranks: int, *options: str, pace: str = "") -> Run:
         """Launches a run on nodes x ranks, paced when told so; returns it."""

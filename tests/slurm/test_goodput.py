@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.slurm.survival import Bench, Run
 
 from configs.runfolder import read_json
 from launch.goodput import agrees, differences, goodput
@@ -21,6 +20,7 @@ from launch.live import Accounts, parse_accounts
 from launch.segments import Segment
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
+from tests.slurm.survival import Bench, Run
 
 STEPS, SAVE_EVERY, EVALUATE_EVERY, KILLED_AT = 12, 6, 6, 9
 SHORT = {"start-up": 2.0, "prepare": 3.0, "compile": 3.0, "train": 0.6, "evaluate": 3.0, "save": 2.0, "tail": 3.0}

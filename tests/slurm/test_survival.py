@@ -70,16 +70,17 @@ def test_requeued_preempted_and_a_node_killed(cluster: Cluster, bench: Bench, fi
     run = bench.launch("disturbed", 2, 1, DROPOUT, pace="step=0.2 evaluation=0.4 save=0.3")
     run.wait_for("evaluation", past_step=1)
     run.requeue()
-    run.wait_for("step", attempt=2, past_step=10)
+    run.wait_for("step", restart=1, past_step=10)
     run.preempt()
-    run.wait_for("save", attempt=3, past_step=15)
+    run.wait_for("save", restart=2, past_step=15)
     cluster.kill_node(cluster.job(run.job_id).nodes[-1])
     before = {attempt.number: contents(attempt.path) for attempt in run.folder.attempts()[:2]}
     run.finish()
     assert facts_of(run.folder) == facts_of(finished[1].folder)
     requeued, preempted, killed = steps_redone(run.folder)
     assert max(requeued, preempted) <= 1 and killed <= SAVE_EVERY
-    assert [start.restart for start in run.starts] == [0, 1, 2, 3]
+    verdicts = [(start.restart, start.verdict) for start in run.starts]
+    assert verdicts == [(0, "requeued"), (1, "requeued"), (2, None), (3, "finished")], run.starts
     assert {number: contents(run.folder.attempts()[number - 1].path) for number in before} == before
     states = [row["State"] for row in cluster.sacct(run.job_id, "State")]
     assert states[:3] == ["REQUEUED", "PREEMPTED", "NODE_FAIL"] or set(states[:3]) <= {"REQUEUED", "PREEMPTED", "NODE_FAIL"}, states
@@ -88,8 +89,8 @@ def test_requeued_preempted_and_a_node_killed(cluster: Cluster, bench: Bench, fi
 def test_three_segments_on_two_three_and_one_node(cluster: Cluster, bench: Bench, alone: dict[str, Any]) -> None:
     pace = "step=0.2"
     run = bench.launch("moving", 2, 1, pace=pace)
-    for attempt, (nodes, past_step) in enumerate(((3, 4), (1, 11)), start=1):
-        run.wait_for("step", attempt=attempt, past_step=past_step)
+    for nodes, past_step in ((3, 4), (1, 11)):
+        run.wait_for("step", past_step=past_step)
         run.stop()
         run = bench.launch("moving", nodes, 1, pace=pace)
     run.finish()
