@@ -172,8 +172,10 @@ def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, 
     return Count(found.tokens, found.supervised, found.rows, exact=False)
 
 
-def is_prepared(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int) -> bool:
-    """True when the store of this section is built already, False when it is not or when that is too much to look up.
+def find_prepared(
+    data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int | None = None
+) -> Path | None:
+    """Returns the prepared folder of this section; None when it is not built, or when that is too much to look up.
 
     Args:
         data: the section; objective: sft or cpt; tokenizer_path: folder of the tokenizer; seed: of the split.
@@ -182,12 +184,13 @@ def is_prepared(data: DataSection, objective: str, tokenizer_path: str, *, seed:
     from data_pipelines import build
 
     if not any(build.stores_dir(data.store).glob("*/train")):
-        return False
+        return None
     inputs = build.find_inputs(data)
-    if sum(path.stat().st_size for path in inputs.paths) > most_bytes:
-        return False
+    if most_bytes is not None and sum(path.stat().st_size for path in inputs.paths) > most_bytes:
+        return None
     name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
-    return (build.folder_of(data, name) / "train").is_dir()
+    folder = build.folder_of(data, name)
+    return folder if (folder / "train").is_dir() else None
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
