@@ -129,6 +129,19 @@ QUEUE = (
     "tests/slurm/scenarios.py",
     "tests/slurm/survival.py",
 )
+NODECHECK = (
+    "configs/site.py",
+    "launch/exclude.py",
+    "launch/job.py",
+    "launch/slurm.py",
+    "train/node_figures.py",
+    "train/node_links.py",
+    "train/node_probes.py",
+    "train/node_verdict.py",
+    "train/nodecheck.py",
+    "tests/slurm/cluster.py",
+    "tests/slurm/nodecheck.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +214,11 @@ def through_the_queue(name: str, count: int) -> dict[str, Any]:
     return python("tests.slurm.scenarios", name, str(count))
 
 
+def nodecheck() -> dict[str, Any]:
+    """Twenty sound starts without a false alarm; every node made slow, full and wrong is named and avoided."""
+    return python("tests.slurm.nodecheck", "20", "3")
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -221,6 +239,7 @@ SHARDS = {
     **{
         f"engines-{model.removeprefix('tiny_')}": Shard(ENGINES, partial(engine_matrix, model), 1) for model in MODELS
     },
+    "nodecheck": Shard(NODECHECK, nodecheck, 0),
     "resharding": Shard(RESHARDING, resharding, 1),
     **{f"slurm-{name}": Shard(QUEUE, partial(through_the_queue, name, count), 3) for name, count in SLURM_COUNTS.items()},
 }
