@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from configs.durations import parse_duration
 from configs.schema import RunConfig
 from launch.plan.figures import FORMULA, GIVEN, MEASURED, Figure, spell
