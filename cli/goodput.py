@@ -15,8 +15,7 @@ from configs.errors import UserError
 from configs.runfolder import RunFolder
 from configs.timekeeping import PHASES, UNKNOWN
 from launch.goodput import Goodput, Total, agrees, differences, goodput, totals, write_goodput
-from launch.live import ask_accounts, ask_queue
-from launch.records import read_jobs
+from launch.live import ask_accounts, ask_queue, jobs_of
 from launch.runs import all_runs, find_run, sweep_runs
 from launch.words import spell_hours, spell_length, spell_money, spell_share, spell_time
 
@@ -45,7 +44,7 @@ def main(screen: Console, parent: Path, names: Sequence[str], options: Mapping[s
 
 def account_of(run: RunFolder) -> Goodput:
     """Returns a run's account, compared with Slurm's where there is one; writes its goodput.json and renews its report."""
-    numbers = [job.job_id for job in read_jobs(run.path)]
+    numbers = jobs_of(run.path)
     account = goodput(run.path, now=time.time(), queue=ask_queue(numbers), accounts=ask_accounts(numbers))
     write_goodput(run.path, account)
     if (run.path / "report.html").exists():

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-def before(function: Callable[..., Any], seconds: Callable[[], float]) -> Callable[..., Any]:
-    """Returns `function` with a pause before it."""
+def before(place: Any, name: str, seconds: Callable[[], float]) -> None:
+    """Puts a pause before function `name` of a module or class."""
+    function = getattr(place, name)
 
     def after_a_pause(*args: Any, **kwargs: Any) -> Any:
         time.sleep(seconds())
         return function(*args, **kwargs)
 
-    return after_a_pause
+    setattr(place, name, after_a_pause)
 
 
 def plant(seconds: dict[str, float]) -> None:
@@ -36,11 +37,12 @@ def plant(seconds: dict[str, float]) -> None:
         steps += 1
         return seconds["compile"] if steps == 1 else seconds["train"]
 
-    once = {(run, "read_inputs"): "prepare", (run, "build_learner"): "start-up", (run, "finish"): "tail"}
-    each = {(Evaluator, "run"): "evaluate", (Checkpointer, "_copy"): "save"}
-    for (place, name), phase in {**once, **each}.items():
-        setattr(place, name, before(getattr(place, name), lambda phase=phase: seconds[phase]))
-    setattr(loop, "train_step", before(getattr(loop, "train_step"), of_a_step))  # noqa: B010, B009
+    before(run, "read_inputs", lambda: seconds["prepare"])
+    before(run, "build_learner", lambda: seconds["start-up"])
+    before(run, "finish", lambda: seconds["tail"])
+    before(loop, "train_step", of_a_step)
+    before(Evaluator, "run", lambda: seconds["evaluate"])
+    before(Checkpointer, "_copy", lambda: seconds["save"])
 
 
 def main(arguments: list[str]) -> int:
