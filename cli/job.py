@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import time
 from pathlib import Path
 
 from configs.errors import UserError
-from launch.job import begin, end
+from launch.goodput import goodput, write_goodput
+from launch.job import EXIT_CONTINUE, begin, end
 from launch.stage_job import begin_stage, end_stage
 
 STEPS = {"begin": 1, "check": 1, "end": 2, "search": 1, "stage-begin": 2, "stage-end": 3}
@@ -25,6 +28,8 @@ def main(arguments: list[str]) -> int:
     if step == "end":
         ended, said = end(run, int(given[1]), os.environ)
         print(said, flush=True)
+        if ended != EXIT_CONTINUE:
+            account(run)
         return ended
     if step == "search":
         searched: int = importlib.import_module("cli.sweep").control(run, os.environ)
@@ -38,3 +43,9 @@ def main(arguments: list[str]) -> int:
         return ended
     code: int = importlib.import_module("train.nodecheck").main(run)
     return code
+
+
+def account(run: Path) -> None:
+    """Leaves goodput.json in the run folder; how a job ends never depends on it."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        write_goodput(run, goodput(run, now=time.time()))
