@@ -77,7 +77,8 @@ def phase_line(account: Goodput, phase: str, hours: float, cost: float) -> str:
     """Returns `  train  25.8  94 %  645  194`."""
     share = spell_share(hours / account.total if account.total else None)
     money = f"{spell_money(cost):>10}{spell_money(account.net(cost)):>10}" if account.cost is not None else ""
-    return f"  {phase:<10}{spell_hours(hours):>12}{share:>8}{money}"
+    digits = 3 if account.total < 10 else 2 if account.total < 100 else 1
+    return f"  {phase:<10}{hours:>12,.{digits}f}{share:>8}{money}"
 
 
 def start_lines(account: Goodput) -> list[str]:
