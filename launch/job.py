@@ -65,7 +65,7 @@ def begin(run: Path, environment: Mapping[str, str]) -> float:
         job_id=place.job_id,
         stage=place.stage,
         restart=place.restart,
-        began=time.time(),
+        began=began_at(environment),
         nodes=place.nodes,
         gpus_per_node=place.gpus_per_node,
         step=step,
@@ -80,6 +80,16 @@ def begin(run: Path, environment: Mapping[str, str]) -> float:
         raise LaunchError(cause)
     write_start(run, start)
     return end_time(environment) or start.began + parse_seconds(config.cluster.time)
+
+
+def began_at(environment: Mapping[str, str]) -> float:
+    """Returns when the job's script began, as it says itself, in seconds since 1970; now, when it does not."""
+    now = time.time()
+    try:
+        said = float(environment.get("AISC_BEGAN", ""))
+    except ValueError:
+        return now
+    return min(said, now)
 
 
 def starts_in_vain(run: Path, job_id: int, step: int) -> int:

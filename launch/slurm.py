@@ -193,6 +193,8 @@ def setting_up(launch: Launch) -> list[str]:
     return [
         "set -u",
         "umask 077",
+        "# Of this start's time, what comes before aisc is counted too.",
+        "export AISC_BEGAN=$(date +%s.%N)",
         "# Slurm sends SIGTERM here too; the ranks save then, and this shell must live to say how the job ended.",
         "trap : TERM USR1 USR2",
         f"export AISC_RUN={shlex.quote(str(launch.run))}",

@@ -1,7 +1,8 @@
 """`aisc` whose phases are made longer by known times, on every rank:  python -m tests.slurm.planted VERB ...
 
 $AISC_PLANT holds the seconds: `start-up=2 prepare=4 compile=5 train=0.5 evaluate=4 save=3 tail=3`; train is for each step,
-evaluate and save for each of them, the others come once in an attempt. A job's script is given it by `cluster.setup`.
+evaluate and save for each of them, the others come once in an attempt. Rank 0 writes each pause that it has survived to
+$AISC_RUN/planted.jsonl. A job's script is given it by `cluster.setup`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,25 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from configs.jsonlines import append_line
 
-def before(function: Callable[..., Any], seconds: Callable[[], float]) -> Callable[..., Any]:
-    """Returns `function` with a pause before it."""
+
+def before(place: Any, name: str, phase: Callable[[], str], seconds: dict[str, float]) -> None:
+    """Puts the pause of a phase before function `name` of a module or class."""
+    function = getattr(place, name)
 
     def after_a_pause(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(seconds())
+        began, now = time.time(), phase()
+        time.sleep(seconds[now])
+        if os.environ["SLURM_PROCID"] == "0":
+            line = {"pid": os.getpid(), "phase": now, "began": began, "ended": time.time()}
+            append_line(Path(os.environ["AISC_RUN"]) / "planted.jsonl", line)
         return function(*args, **kwargs)
 
-    return after_a_pause
+    setattr(place, name, after_a_pause)
 
 
 def plant(seconds: dict[str, float]) -> None:
@@ -31,16 +40,17 @@ def plant(seconds: dict[str, float]) -> None:
 
     steps = 0
 
-    def of_a_step() -> float:
+    def of_a_step() -> str:
         nonlocal steps
         steps += 1
-        return seconds["compile"] if steps == 1 else seconds["train"]
+        return "compile" if steps == 1 else "train"
 
-    once = {(run, "read_inputs"): "prepare", (run, "build_learner"): "start-up", (run, "finish"): "tail"}
-    each = {(Evaluator, "run"): "evaluate", (Checkpointer, "_copy"): "save"}
-    for (place, name), phase in {**once, **each}.items():
-        setattr(place, name, before(getattr(place, name), lambda phase=phase: seconds[phase]))
-    setattr(loop, "train_step", before(getattr(loop, "train_step"), of_a_step))  # noqa: B010, B009
+    before(run, "read_inputs", lambda: "prepare", seconds)
+    before(run, "build_learner", lambda: "start-up", seconds)
+    before(run, "finish", lambda: "tail", seconds)
+    before(loop, "train_step", of_a_step, seconds)
+    before(Evaluator, "run", lambda: "evaluate", seconds)
+    before(Checkpointer, "_copy", lambda: "save", seconds)
 
 
 def main(arguments: list[str]) -> int:
