@@ -11,7 +11,7 @@ from rich.text import Text
 from configs.jsonlines import read_lines
 from configs.runfolder import RunFolder, state_of
 from launch.explain import explain
-from launch.live import Queue, ask_queue
+from launch.live import Queue, ask_queue, jobs_of
 from launch.records import jobs_folder, read_jobs
 from launch.words import spell_length
 
@@ -66,7 +66,7 @@ def _watch(screen: Console, run: RunFolder) -> Queue:
         jobs = read_jobs(run.path)
         now = time.time()
         if now - asked >= ASK_EVERY_S:
-            queue, asked = ask_queue(job.job_id for job in jobs), now
+            queue, asked = ask_queue(jobs_of(run.path)), now
             if queue.note and queue.note != note:
                 note = queue.note
                 screen.print(Text(note), style="dim", soft_wrap=True)
@@ -80,7 +80,7 @@ def _watch(screen: Console, run: RunFolder) -> Queue:
             shown_at, shown_step = now, line[0]
             screen.print(Text(line[1]), soft_wrap=True)
         if has_ended(run.path, queue):
-            queue = ask_queue(job.job_id for job in jobs)
+            queue = ask_queue(jobs_of(run.path))
             if has_ended(run.path, queue):
                 if jobs:
                     _tell(screen, tail.read(jobs_folder(run.path) / f"{jobs[-1].job_id}.out"))

@@ -15,8 +15,7 @@ from configs.errors import UserError
 from configs.runfolder import RunFolder
 from configs.timekeeping import PHASES, UNKNOWN
 from launch.goodput import Goodput, Total, agrees, differences, goodput, totals, write_goodput
-from launch.live import ask_accounts, ask_queue
-from launch.records import read_jobs
+from launch.live import ask_accounts, ask_queue, jobs_of
 from launch.runs import all_runs, find_run, sweep_runs
 from launch.words import spell_hours, spell_length, spell_money, spell_share, spell_time
 
@@ -45,7 +44,7 @@ def main(screen: Console, parent: Path, names: Sequence[str], options: Mapping[s
 
 def account_of(run: RunFolder) -> Goodput:
     """Returns a run's account, compared with Slurm's where there is one; writes its goodput.json and renews its report."""
-    numbers = [job.job_id for job in read_jobs(run.path)]
+    numbers = jobs_of(run.path)
     account = goodput(run.path, now=time.time(), queue=ask_queue(numbers), accounts=ask_accounts(numbers))
     write_goodput(run.path, account)
     if (run.path / "report.html").exists():
@@ -78,7 +77,8 @@ def phase_line(account: Goodput, phase: str, hours: float, cost: float) -> str:
     """Returns `  train  25.8  94 %  645  194`."""
     share = spell_share(hours / account.total if account.total else None)
     money = f"{spell_money(cost):>10}{spell_money(account.net(cost)):>10}" if account.cost is not None else ""
-    return f"  {phase:<10}{spell_hours(hours):>12}{share:>8}{money}"
+    digits = 3 if account.total < 10 else 2 if account.total < 100 else 1
+    return f"  {phase:<10}{hours:>12,.{digits}f}{share:>8}{money}"
 
 
 def start_lines(account: Goodput) -> list[str]:

@@ -17,8 +17,7 @@ from configs.errors import UserError
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir
 from launch.explain import explain
 from launch.listing import Row, list_rows
-from launch.live import Accounts, ask_accounts, ask_queue
-from launch.records import read_jobs
+from launch.live import Accounts, ask_accounts, ask_queue, jobs_of
 from launch.runs import RunSummary, all_runs, differing_keys, find_run, frozen_config, read_replies, summarize, timeline
 from launch.sweep import SweepSummary, all_sweeps, find_sweep, summarize_sweep
 from launch.words import spell_hours, spell_share
@@ -167,7 +166,7 @@ def show(screen: Console, run: RunFolder) -> None:
 
 def story_of(run: Path) -> list[str]:
     """Returns what happened to a run, in at most ten lines; the accounting is asked only of a job that the queue forgot."""
-    numbers = [job.job_id for job in read_jobs(run)]
+    numbers = jobs_of(run)
     queue = ask_queue(numbers)
     is_gone = bool(numbers) and numbers[-1] not in queue.jobs and not queue.note
     return explain(run, now=time.time(), queue=queue, accounts=ask_accounts(numbers) if is_gone else Accounts(note="not asked for"))

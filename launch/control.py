@@ -8,8 +8,8 @@ from configs import atomic
 from configs.errors import LaunchError
 from configs.runfolder import Attempt, RunFolder, request_stop, state_of
 from launch.explain import cancelled_mark
-from launch.live import Queue, ask_queue
-from launch.records import Job, read_jobs, read_starts
+from launch.live import Queue, ask_queue, jobs_of
+from launch.records import read_jobs, read_starts
 from launch.slurm_client import call
 from launch.submit import resubmit
 
@@ -25,22 +25,23 @@ def stop(run: Path) -> str:
     Raises:
         LaunchError: nothing of it runs or waits, or Slurm does not answer where it has to.
     """
-    jobs = read_jobs(run)
-    queue = ask_queue(job.job_id for job in jobs)
-    works = [job for job in jobs if job.job_id in queue.jobs and queue.jobs[job.job_id].works]
-    waits = [job for job in jobs if job.job_id in queue.jobs and queue.jobs[job.job_id].waits]
+    numbers = jobs_of(run)
+    queue = ask_queue(numbers)
+    stages = {job.job_id: job.stage for job in read_jobs(run)}
+    works = [number for number in numbers if number in queue.jobs and queue.jobs[number].works]
+    waits = [number for number in numbers if number in queue.jobs and queue.jobs[number].waits]
     said = []
     if attempt := _training(run, works, queue):
         request_stop(run)
-        where = f" (job {works[0].job_id})" if works else ""
+        where = f" (job {works[0]})" if works else ""
         said.append(f"asked attempt {attempt.number}{where} to save and stop after its step; it is not requeued")
         works = []
-    for job in [*works, *waits]:
+    for number in [*works, *waits]:
         # The mark first: when we are killed between the two, the run's story is right or the job still there.
-        atomic.write_file(cancelled_mark(run, job.job_id), "")
-        call(("scancel", str(job.job_id)))
-        state = "had not come to the run yet" if job in works else "was waiting"
-        said.append(f"job {job.job_id} ({job.stage}) {state}: cancelled")
+        atomic.write_file(cancelled_mark(run, number), "")
+        call(("scancel", str(number)))
+        state = "had not come to the run yet" if number in works else "was waiting"
+        said.append(f"job {number} ({stages.get(number, 'train')}) {state}: cancelled")
     if said:
         return f"{run.name}: {'; '.join(said)}"
     if queue.note:
@@ -49,7 +50,7 @@ def stop(run: Path) -> str:
     raise LaunchError(f"{run.name}: nothing to stop, it is {'in no queue' if status.state == 'new' else status}")
 
 
-def _training(run: Path, works: list[Job], queue: Queue) -> Attempt | None:
+def _training(run: Path, works: list[int], queue: Queue) -> Attempt | None:
     """Returns the attempt whose ranks are at work now and look for the stop file."""
     attempts = RunFolder(run).attempts()
     if not attempts or attempts[-1].exit_path.exists():
@@ -59,7 +60,7 @@ def _training(run: Path, works: list[Job], queue: Queue) -> Attempt | None:
         waits_or_is_unknown = bool(queue.jobs) and not queue.note
         return attempts[-1] if state_of(run).state == "running" and not waits_or_is_unknown else None
     begun = attempts[-1].read_start() or {}
-    starts = [start for start in read_starts(run) if start.job_id in {job.job_id for job in works}]
+    starts = [start for start in read_starts(run) if start.job_id in works]
     newest = starts[-1] if starts else None
     is_of_it = newest is not None and (begun.get("job_id"), begun.get("job_restart")) == (newest.job_id, newest.restart)
     return attempts[-1] if is_of_it else None

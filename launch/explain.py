@@ -14,7 +14,7 @@ from configs.jsonlines import read_last_line, read_lines
 from configs.runfolder import Attempt, RunFolder, Status, read_json, saved_step, state_of
 from configs.timekeeping import made_step
 from launch.goodput import Goodput, goodput
-from launch.live import Accounts, Queue, Queued
+from launch.live import Accounts, Queue, Queued, jobs_of
 from launch.records import Job, JobStart, jobs_folder, read_jobs, read_starts
 from launch.words import WIDTH, folded, spell_hours, spell_minute, spell_money, spell_time
 
@@ -77,7 +77,7 @@ class Facts:
     @property
     def live(self) -> Queued | None:
         """The run's newest job that works, or else waits."""
-        known = [self.queue.jobs[job.job_id] for job in reversed(self.jobs) if job.job_id in self.queue.jobs]
+        known = [self.queue.jobs[number] for number in reversed(jobs_of(self.path)) if number in self.queue.jobs]
         return next((job for job in known if job.works), next((job for job in reversed(known) if job.waits), None))
 
     @property
@@ -165,13 +165,13 @@ def tell(facts: Facts) -> Story:
 
 def _waiting(facts: Facts, live: Queued) -> Story:
     about = f", about {spell_minute(live.start, facts.now)}" if live.start is not None and live.start > facts.now else ""
-    job = next(job for job in facts.jobs if job.job_id == live.job_id)
+    job = next((job for job in facts.jobs if job.job_id == live.job_id), None)
     begun = any(start.job_id == live.job_id for start in facts.starts)
     todo = next((text for reason, text in STUCK.items() if reason in live.reason), NOTHING)
     todo = todo.format(job=live.job_id, run=facts.short)
     if begun:
         return Story(f"requeued, waits in the queue (job {live.job_id}{about}).", todo, _ending_events(facts))
-    if live.reason == "Dependency":
+    if live.reason == "Dependency" and job is not None:
         return Story(f"waits for job {job.after} to end (job {live.job_id}, {job.stage}).", todo)
     reason = f", {live.reason}" if live.reason else ""
     return Story(f"waits in the queue (job {live.job_id}{reason}{about}).", todo, _ending_events(facts))

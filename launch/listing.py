@@ -9,8 +9,7 @@ from configs.jsonlines import read_lines
 from configs.runfolder import Attempt, RunFolder, read_json
 from launch.explain import Facts, read_facts
 from launch.goodput import Goodput
-from launch.live import Accounts, Queue, ask_queue
-from launch.records import read_jobs
+from launch.live import Accounts, Queue, ask_queue, jobs_of
 from launch.runs import RunSummary, all_runs, summarize
 from launch.segments import segments_of
 from launch.words import spell_length
@@ -53,7 +52,7 @@ def list_rows(parent: Path, now: float) -> tuple[list[Row], str]:
     """Returns the rows, newest first, and why Slurm was not asked where it could have been."""
     runs = all_runs(parent)
     unfinished = [run for run in runs if not run.result_path.exists()]
-    queue = ask_queue(job.job_id for run in unfinished for job in read_jobs(run.path))
+    queue = ask_queue(number for run in unfinished for number in jobs_of(run.path))
     return [row_of(run, queue, now) for run in runs], queue.note
 
 
