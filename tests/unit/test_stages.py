@@ -10,9 +10,10 @@ import pytest
 from configs.facts import Shape
 from configs.schema import RunConfig
 from configs.site import Partition, Site
+from launch.explain import explain
 from launch.records import Job, JobStart, read_start, write_job, write_start
 from launch.slurm import make_launch, render
-from launch.stage_job import end_stage, last_words
+from launch.stage_job import after_training, end_stage, last_words
 from launch.stages import explain_chain, followers, render_stage, stage_launch, stage_shape, stages_of
 
 RUN = Path("/lustre/runs/onc-1a2b3c")
@@ -140,6 +141,25 @@ def test_a_failed_stage_says_why_and_what_is_cancelled(begun: Path) -> None:
         "train    job 13  cancelled: prepare (job 12) failed: 3 of 9 rows cannot be used",
         "eval     job 14  cancelled: prepare (job 12) failed: 3 of 9 rows cannot be used",
     ]
+
+
+def test_the_run_says_that_it_was_cancelled(begun: Path) -> None:
+    end_stage(begun, "prepare", 2, {"SLURM_JOB_ID": "12"})
+    lines = explain(begun, now=200.0)
+    text = "\n".join(lines)
+    assert len(lines) <= 10 and max(map(len, lines)) <= 80
+    assert "cancelled: a job that it waited for failed" in text and "prepare (job 12) failed: exit code 2" in text
+    assert "Put it right, then launch it again" in text
+
+
+def test_a_training_that_fails_stops_what_follows(begun: Path) -> None:
+    write_start(begun, JobStart(13, "train", 1, 100.0, ["gpu01"], 8, ended=150.0, code=1, verdict="failed", cause="loss is nan"))
+    environment = {"SLURM_JOB_ID": "13", "SLURM_RESTART_COUNT": "1"}
+    assert after_training(begun, environment) == ["eval (job 14) is cancelled: it waited for this job"]
+    cancelled = read_start(begun, 14, 0)
+    assert cancelled is not None and cancelled.cause == "train (job 13) failed: loss is nan"
+    write_start(begun, JobStart(13, "train", 1, 100.0, ["gpu01"], 8, ended=150.0, code=75, verdict="requeued", cause="preempted"))
+    assert after_training(begun, environment) == []
 
 
 def test_an_interrupted_stage_says_nothing_of_what_follows(begun: Path) -> None:
