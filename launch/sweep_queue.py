@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import time
 from collections.abc import Callable, Sequence
@@ -88,6 +89,21 @@ def lost_points(sweep: Sweep, found: Sequence[Outcome]) -> list[int]:
     failed = [one.point.number for one in found if one.state == "failed"]
     alive = alive_points(sweep) if gone or failed else set()
     return sorted({*failed, *(one.point.number for one in gone)} - alive)
+
+
+def with_lost(sweep: Sweep, found: list[Outcome]) -> list[Outcome]:
+    """Returns the outcomes with what the queue knows better: a point whose job is gone does not wait, it has failed."""
+    if not all(one.state in ("done", "pruned", "failed") for one in found):
+        try:
+            lost = lost_points(sweep, found)
+        except LaunchError:  # no Slurm here, or no answer: what files say is what there is
+            return found
+        cause = "its job is gone: cancelled, or ended without a word"
+        return [
+            dataclasses.replace(one, state="failed", cause=cause) if one.point.number in lost and one.state != "failed" else one
+            for one in found
+        ]
+    return found
 
 
 class SlurmQueue:
