@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs import atomic
 from configs.errors import LaunchError
-from configs.runfolder import RunFolder, state_of
+from configs.runfolder import RunFolder, read_json
 from launch.records import Job, jobs_folder, read_jobs, read_starts, write_job
 from launch.slurm_client import call
 from launch.submit import ALIVE, Script, claimed, explain_refusal, queue_states, submit
@@ -85,10 +85,17 @@ def alive_points(sweep: Sweep) -> set[int]:
 
 def lost_points(sweep: Sweep, found: Sequence[Outcome]) -> list[int]:
     """Returns the points of a grid that failed or are gone from the queue without an end; not those a user stopped."""
-    gone = [one for one in found if one.state in ("waiting", "stopped") and state_of(one.run.path).state in ("new", "killed")]
+    gone = [one for one in found if one.state in ("waiting", "stopped") and not stopped_by_user(one.run)]
     failed = [one.point.number for one in found if one.state == "failed"]
     alive = alive_points(sweep) if gone or failed else set()
     return sorted({*failed, *(one.point.number for one in gone)} - alive)
+
+
+def stopped_by_user(run: RunFolder) -> bool:
+    """True when somebody asked this run to stop: that is no failure."""
+    attempts = run.attempts()
+    ended = read_json(attempts[-1].exit_path) if attempts else None
+    return ended is not None and ended["state"] == "stopped" and ended.get("kind") == "user"
 
 
 def with_lost(sweep: Sweep, found: list[Outcome]) -> list[Outcome]:
