@@ -36,5 +36,7 @@ def main(arguments: list[str]) -> int:
         ended, said = end_stage(run, given[1], int(given[2]), os.environ)
         print(said, flush=True)
         return ended
+    # A node that does not answer is named in one sentence; torch would show its own stack for each rank that waited.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     code: int = importlib.import_module("train.nodecheck").main(run)
     return code

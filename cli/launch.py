@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.configured import GivenForCluster, load_for
+from cli.counting import count_data
 from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
 from configs import atomic
@@ -22,7 +23,7 @@ from configs.schema import RunConfig
 from configs.site import Site
 from data_pipelines.index import is_prepared
 from launch.directives import directive_problems, known_options
-from launch.plan import Plan, budget_left, budget_problem, count_data, make_plan
+from launch.plan import Plan, budget_left, budget_problem, make_plan
 from launch.records import SCRIPT_NAMES, Job
 from launch.slurm import Launch, make_launch, render, slurm_time
 from launch.slurm_client import has_slurm

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.jsonlines import read_lines
+from configs.jsonlines import read_last_line, read_lines
 from configs.runfolder import Attempt, RunFolder, Status, read_json, saved_step, state_of
 from configs.timekeeping import made_step
 from launch.goodput import Goodput, goodput
 from launch.live import Accounts, Queue, Queued
 from launch.records import Job, JobStart, jobs_folder, read_jobs, read_starts
-from launch.words import WIDTH, folded, spell_hours, spell_length, spell_minute, spell_money, spell_time
+from launch.words import WIDTH, folded, spell_hours, spell_minute, spell_money, spell_time
 
 MOST_LINES = 10
 INDENT = 10
@@ -83,8 +83,18 @@ class Facts:
     @property
     def ended(self) -> Attempt | None:
         """The newest attempt that is over, as far as is known."""
-        over = self.attempts if self.status.state != "running" else self.attempts[:-1]
+        over = self.attempts[:-1] if self.is_training else self.attempts
         return over[-1] if over else None
+
+    @property
+    def is_training(self) -> bool:
+        """True when the newest attempt is at work: its job is, says Slurm, or else its process or its files say so."""
+        if not self.attempts or self.attempts[-1].exit_path.exists():
+            return False
+        live = self.live
+        if live is None:
+            return self.status.state == "running"
+        return live.works and (self.attempts[-1].read_start() or {}).get("job_id") == live.job_id
 
     @property
     def last_start(self) -> JobStart | None:
@@ -147,7 +157,7 @@ def tell(facts: Facts) -> Story:
     start = facts.last_start
     if start is not None and start.verdict == "gave up":
         todo = f"Look why, then: {_again(facts)}"
-        return Story("gave up", todo, [*_ending_events(facts), (start.ended or start.began, clean(start.cause))])
+        return Story(f"gave up after {in_vain(facts)} starts without progress.", todo, [*_ending_events(facts), (start.ended or start.began, clean(start.cause))])
     if _is_cancelled(facts) or _stopped_by_user(facts):
         return Story(f"stopped by you, saved step {facts.saved:,}.", f"Go on: {_resume(facts)}", _ending_events(facts))
     return _ended_badly(facts)
@@ -168,12 +178,13 @@ def _waiting(facts: Facts, live: Queued) -> Story:
 
 
 def _running(facts: Facts, live: Queued | None) -> Story:
-    step = max((int(line["step"]) for line in read_lines(facts.attempts[-1].metrics_path)), default=0) if facts.attempts else 0
-    total = (facts.attempts[-1].read_start() or {}).get("total_steps") if facts.attempts else None
+    newest = facts.attempts[-1] if facts.attempts and facts.ended is not facts.attempts[-1] else None
+    step = int((read_last_line(newest.metrics_path) or {"step": 0})["step"]) if newest is not None else 0
+    total = (newest.read_start() or {}).get("total_steps") if newest is not None else None
     where = f"job {live.job_id} on {live.nodes}" if live is not None else facts.status.cause
     stage = next((job.stage for job in facts.jobs if live is not None and job.job_id == live.job_id), "train")
     doing = "runs" if stage == "train" else f"{stage} runs"
-    at = f", step {step:,} of {total:,}" if total and stage == "train" and facts.status.state == "running" else ""
+    at = f", step {step:,} of {total:,}" if total and stage == "train" else ""
     events = _ending_events(facts) if len(facts.attempts) > 1 else []
     return Story(f"{doing} ({where}){at}.", NOTHING, events)
 
@@ -304,7 +315,7 @@ def _lost_line(facts: Facts) -> str:
     if not facts.account.segments or facts.status.state == "new":
         return ""
     attempt = facts.ended
-    steps = max(0, made_step(facts.path) - facts.saved) if facts.status.state not in ("running", "done") else 0
+    steps = 0 if facts.is_training or facts.status.state == "done" else max(0, made_step(facts.path) - facts.saved)
     seconds = [(segment, segment.seconds().get("lost", 0.0) + segment.seconds().get("redone", 0.0)) for segment in facts.account.segments]
     hours = sum(s * facts.account.width(segment) for segment, s in seconds) / 3600
     cost = sum(facts.account.cost_of(s, segment) for segment, s in seconds if segment.job_id is not None)
@@ -316,14 +327,16 @@ def _lost_line(facts: Facts) -> str:
     money = f" ({facts.account.prices.currency} {spell_money(priced)} net)" if priced is not None else ""
     what = f"{steps:,} step{'' if steps == 1 else 's'}, {spell_hours(hours)} {facts.account.unit}{money}"
     starts = len([start for start in facts.starts if start.stage == "train"]) or len(facts.attempts)
+    if starts < 2 and not steps and not hours:
+        return ""
     right = f"starts {starts}, without progress {in_vain(facts)}" if facts.starts else f"starts {starts}"
-    return f"lost   {what:<47} {right}"[:WIDTH]
+    return f"{'lost   ' + what:<{WIDTH - len(right) - 1}} {right}"[:WIDTH]
 
 
 def in_vain(facts: Facts) -> int:
     """Returns how many of the newest job's last starts that are over saved nothing; those that only found a bad node do not count."""
     starts = [start for start in facts.starts if start.stage == "train" and facts.jobs and start.job_id == facts.jobs[-1].job_id]
-    if starts and facts.status.state == "running":
+    if starts and (facts.is_training or (facts.live is not None and facts.live.works)):
         starts = starts[:-1]
     count = 0
     for start in reversed(starts):
@@ -358,8 +371,3 @@ def _logs_line(facts: Facts) -> str:
         found.append(("stacks", stacks[-1]))
     words = [(name, f".../{path.relative_to(facts.path)}{'/' if path.is_dir() else ''}") for name, path in found]
     return "   ".join(f"{name:<7}{path}" if index == 0 else f"{name} {path}" for index, (name, path) in enumerate(words))
-
-
-def spell_left(seconds: float | None) -> str:
-    """Returns the time left, `5 h 30`; `-` when it is not known."""
-    return "-" if seconds is None else spell_length(seconds)

@@ -5,6 +5,7 @@ Pure functions: nothing here asks a cluster. One `srun` task per rank, so that s
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ OFFLINE = {
 }
 # Ranks end together within seconds; srun ends those that do not, so long after the first one has gone.
 STRAY_RANKS_S = 300
-STRAY_CHECKS_S = 60
+# The same after the longest wait of the pre-flight for its ranks.
+STRAY_CHECKS_S = 15
 # First of the ports on which the ranks meet; one per job, so that two jobs on a node do not meet each other.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
@@ -44,7 +46,7 @@ class Launch:
         setup: shell lines before anything else, on the batch node; they reach every rank through the environment.
         prefix: words before `aisc` on every rank: a container's, or none.
         srun: further options of srun: a container's under Pyxis, or none.
-        checks_nodes: run the pre-flight first.
+        checks_nodes: run the pre-flight first; `check_wait_s`: how long after one of its ranks the others may end.
         hides_gpus: ranks compute on CPUs.
     """
 
@@ -60,6 +62,7 @@ class Launch:
     prefix: tuple[str, ...] = ()
     srun: tuple[str, ...] = ()
     checks_nodes: bool = True
+    check_wait_s: int = 45
     hides_gpus: bool = False
 
     @property
@@ -86,6 +89,7 @@ def make_launch(config: RunConfig, site: Site, shape: Shape, run: Path, command:
         prefix=prefix,
         srun=srun,
         checks_nodes=cluster.check_nodes,
+        check_wait_s=math.ceil(site.bounds.arrival_s) + STRAY_CHECKS_S,
         hides_gpus=config.engine.backend == "gloo" and shape.gpus_per_node > 0,
     )
 
@@ -209,7 +213,7 @@ def check_lines(launch: Launch) -> list[str]:
     return [
         "",
         "# Looks at devices, rates, network, disks and versions of every node; 76: one is to be avoided.",
-        f'{srun_words(launch)} --kill-on-bad-exit=0 --wait={STRAY_CHECKS_S} '
+        f"{srun_words(launch)} --kill-on-bad-exit=0 --wait={launch.check_wait_s} "
         f'{rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
     ]
 

@@ -72,9 +72,11 @@ class WrittenRun:
         atomic.write_json(attempt.start_path, values)
         for began, phase in phases:
             append_line(phases_path(attempt), {"time": began, "phase": phase, "step": 0})
-        for number, time in steps:
-            append_line(attempt.metrics_path, {"step": number, "loss": 2.5, "tokens": 1000 * number, "time": time})
-            append_line(attempt.ledger_path, {"step": number, "position": number - 1, "head": f"{number:064x}"})
+        if steps:
+            metrics = [{"step": number, "loss": 2.5, "tokens": 1000 * number, "time": time} for number, time in steps]
+            ledger = [{"step": number, "position": number - 1, "head": f"{number:064x}"} for number, _ in steps]
+            attempt.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in metrics))
+            attempt.ledger_path.write_text("".join(json.dumps(line) + "\n" for line in ledger))
         newest = max([at, *(time for time, _ in phases), *(time for _, time in steps)])
         for path in attempt.path.glob("*.json*"):
             os.utime(path, (newest, newest))
@@ -86,6 +88,7 @@ class WrittenRun:
         (attempt.checkpoints / f"step-{step:08d}").mkdir()
         append_line(attempt.events_path, {"time": at, "event": "saved", "step": step, "seconds": 2.0, "stall_s": 0.1})
         os.utime(attempt.events_path, (at, at))
+        os.utime(attempt.path, (at, at))
 
     def ended(self, attempt: Attempt, at: float, state: str, code: int, cause: str = "", **fields: Any) -> None:
         """An attempt's exit.json."""

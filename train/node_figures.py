@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.runfolder import read_json
-from train.node_verdict import Node
+from train.node_verdict import Node, Rate
 
 # One rank's figures in one lap: plain values, as they are written to the result.
 Report = dict[str, Any]
@@ -34,46 +35,53 @@ def job_figures(laps: Sequence[Sequence[Report]], missing: Mapping[int, str]) ->
     absent: dict[str, str] = {}
     for rank, words in missing.items():
         absent.setdefault(laps[0][rank]["node"], words)
-    sending, receiving = _links(laps, names, absent)
+    links = {way: _links(laps, names, absent, way) for way in ("send", "receive")}
     clocks = _clocks(laps)
-    nodes = [_node(name, laps, sending.get(name), receiving.get(name), clocks.get(name)) for name in names]
+    nodes = [_node(name, laps, {way: links[way].get(name) for way in links}, clocks.get(name)) for name in names]
     reduced = [report["all_reduce_gb_per_s"] for lap in laps for report in lap if "all_reduce_gb_per_s" in report]
     return JobFigures(nodes, absent, max(reduced, default=None))
 
 
-def _node(
-    name: str, laps: Sequence[Sequence[Report]], send: float | None, receive: float | None, clock_s: float | None
-) -> Node:
-    ranks = [[report for report in lap if report["node"] == name] for lap in laps]
-    reports = [report for lap in ranks for report in lap]
-    first = ranks[0]
-    devices = dict(next((report["devices"] for report in first if "devices" in report), {}))
+def _node(name: str, laps: Sequence[Sequence[Report]], links: Mapping[str, Rate | None], clock_s: float | None) -> Node:
+    by_rank: dict[int, list[Report]] = {}
+    for report in (report for lap in laps for report in lap if report["node"] == name):
+        by_rank.setdefault(report["rank"], []).append(report)
+    reports = [report for rank in by_rank.values() for report in rank]
+    devices = dict(_first(reports, "devices") or {})
     if devices.get("kind") == "GPU" and devices["count"] == 1:  # each rank sees its own alone
-        devices["count"] = len(first)
+        devices["count"] = len(by_rank)
     matrices = [
-        max(rates)
-        for report in first
-        if (rates := [r["matrix_tflops"] for r in reports if r["rank"] == report["rank"] and "matrix_tflops" in r])
+        rate
+        for rank in by_rank.values()
+        if (rate := _rate([(r["matrix_tflops"], r["matrix_median"]) for r in rank if "matrix_tflops" in r])) is not None
     ]
-    shares = [
-        max(free)
-        for report in first
-        if (free := [r["memory"]["free_fraction"] for r in reports if r["rank"] == report["rank"] and "memory" in r])
-    ]
+    shares = [max(free) for rank in by_rank.values() if (free := [r["memory"]["free_fraction"] for r in rank if "memory" in r])]
     return Node(
         name=name,
         devices=devices,
-        matrix=min(matrices, default=None),
+        matrix=min(matrices, key=lambda rate: rate.best, default=None),
         free_fraction=min(shares, default=None),
         disks=_disks(reports),
-        versions=next((report["versions"] for report in first if "versions" in report), {}),
-        cards=[report["card"] for report in first if report.get("card")],
-        send=send,
-        receive=receive,
+        versions=_first(reports, "versions") or {},
+        cards=[report["card"] for report in reports if report.get("card")],
+        send=links["send"],
+        receive=links["receive"],
         clock_s=clock_s,
-        signature=next((report["signature"] for report in first if "signature" in report), None),
-        problem=next((report["problem"] for report in reports if report.get("problem")), ""),
+        signature=_first(reports, "signature"),
+        problem=_first(reports, "problem") or "",
     )
+
+
+def _first(reports: Sequence[Report], key: str) -> Any:
+    return next((report[key] for report in reports if key in report), None)
+
+
+def _rate(pairs: Sequence[tuple[float, float]]) -> Rate | None:
+    """Returns the best of several (best, median), and how far it is above what was usual."""
+    if not pairs:
+        return None
+    best, usual = max(best for best, _ in pairs), statistics.median(median for _, median in pairs)
+    return Rate(best, best / usual if usual > 0 else 1.0)
 
 
 def _disks(reports: Sequence[Report]) -> dict[str, dict[str, Any]]:
@@ -86,28 +94,26 @@ def _disks(reports: Sequence[Report]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _links(
-    laps: Sequence[Sequence[Report]], names: Sequence[str], absent: Mapping[str, str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns GB/s sent and received by node, with the best of its partners; links to nodes that are gone say nothing.
+def _links(laps: Sequence[Sequence[Report]], names: Sequence[str], absent: Mapping[str, str], way: str) -> dict[str, Rate]:
+    """Returns GB/s that each node sends (receives), with the best of its partners; links to nodes that are gone say nothing.
 
     Ranks of a node that exchange at the same time, one per GPU, are added up.
     """
-    best: dict[tuple[int, int], float] = {}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for lap in laps:
-        sums: dict[tuple[int, int], float] = {}
-        for report in lap:
-            for sender, receiver, rate, _ in report.get("links", []):
-                sums[sender, receiver] = sums.get((sender, receiver), 0.0) + rate
-        best |= {pair: max(rate, best.get(pair, 0.0)) for pair, rate in sums.items()}
-    sending: dict[str, float] = {}
-    receiving: dict[str, float] = {}
-    for (sender, receiver), rate in best.items():
-        one, two = names[sender], names[receiver]
-        if one not in absent and two not in absent:
-            sending[one] = max(rate, sending.get(one, 0.0))
-            receiving[two] = max(rate, receiving.get(two, 0.0))
-    return sending, receiving
+        sums: dict[tuple[str, str], tuple[float, float]] = {}
+        for link in (link for report in lap for link in report.get("links", [])):
+            pair = (names[link["sender"]], names[link["receiver"]])
+            best, median = sums.get(pair, (0.0, 0.0))
+            sums[pair] = (best + link["gb_per_s"], median + link["median"])
+        for pair, rates in sums.items():
+            found.setdefault(pair, []).append(rates)
+    by_node: dict[str, Rate] = {}
+    for (sender, receiver), laps_of in found.items():
+        rate, node = _rate(laps_of), sender if way == "send" else receiver
+        if rate is not None and not {sender, receiver} & set(absent) and (node not in by_node or rate.best > by_node[node].best):
+            by_node[node] = rate
+    return by_node
 
 
 def _clocks(laps: Sequence[Sequence[Report]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ store first; there waiting costs nothing, while a collective that gives up takes
 from __future__ import annotations
 
 import datetime
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from torch._C._distributed_c10d import Store
 # Bytes per message; the largest takes some ms on a sound link.
 SIZES = {"gloo": (1 << 14, 1 << 18, 1 << 22), "nccl": (1 << 18, 1 << 24, 1 << 28)}
 NEXT_SIZE_S = 1.0
-REPEATS = 4
+# Repeats at the largest size: some, and for some time, as others who share cores or switches come and go.
+REPEATS, REPEAT_S, MOST_REPEATS = 4, 0.12, 64
 # Each node meets this many others, all of them in jobs of up to four nodes.
 MOST_ROUNDS = 3
 _SEND, _RECEIVE, _END = 0, 1, 2
@@ -61,11 +63,12 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One direction between two nodes, by their indices; `error`: it could not be measured."""
+    """One direction between two nodes, by their indices: the best rate and the median; `error`: it could not be measured."""
 
     sender: int
     receiver: int
     gb_per_s: float
+    median: float = 0.0
     error: str = ""
 
 
@@ -97,46 +100,48 @@ def measure_links(team: Team) -> list[Link]:
         try:
             team.meet(f"pair/{number}/{pair[0]}-{pair[1]}/{place}", 2)
             if drives:
-                found += [Link(own, other, _drive(team, partner, _SEND)), Link(other, own, _drive(team, partner, _RECEIVE))]
+                found.append(Link(own, other, *_drive(team, partner, _SEND)))
+                found.append(Link(other, own, *_drive(team, partner, _RECEIVE)))
                 _say(team, partner, _END, 0)
             else:
                 _follow(team, partner)
         except RuntimeError as error:
             words = str(error).splitlines()[0][:200]
             # Both sides tell: the driver may be the one that is gone.
-            found += [Link(own, other, 0.0, words), Link(other, own, 0.0, words)]
+            found += [Link(own, other, 0.0, error=words), Link(other, own, 0.0, error=words)]
     return found
 
 
 def measure_all_reduce(team: Team) -> float:
-    """Returns GB/s of each rank's links in an all-reduce over all ranks: 2 (n - 1) / n x bytes / s."""
+    """Returns GB/s of each rank's links in an all-reduce over all ranks: 2 (n - 1) / n x bytes / s, the best of some."""
     best, share = 0.0, 2 * (team.world - 1) / team.world
     sizes = SIZES[team.backend]
     for index, size in enumerate(sizes):
         data = torch.zeros(size // 4, device=team.device)
-        is_last = index == len(sizes) - 1
-        for _ in range(REPEATS if is_last else 1):
+        shortest = float("inf")
+        for _ in range(REPEATS):
             begin = time.perf_counter()
             dist.all_reduce(data)
             _wait(team)
             spent = torch.tensor([time.perf_counter() - begin], dtype=torch.float64, device=team.device)
-            dist.all_reduce(spent, op=dist.ReduceOp.MAX)
-            seconds = float(spent.item())
-            best = max(best, share * size / seconds / 1e9)
-            if seconds > NEXT_SIZE_S:
+            dist.all_reduce(spent, op=dist.ReduceOp.MAX)  # so that all ranks go on or stop together
+            shortest = min(shortest, float(spent.item()))
+            if shortest > NEXT_SIZE_S:
                 break
-        if not is_last and seconds * sizes[index + 1] / size > NEXT_SIZE_S:
+        best = max(best, share * size / shortest / 1e9)
+        if index < len(sizes) - 1 and shortest * sizes[index + 1] / size > NEXT_SIZE_S:
             break
     return best
 
 
-def _drive(team: Team, partner: int, what: int) -> float:
-    """Returns the best rate in GB/s of sending to `partner`, or of receiving from it."""
+def _drive(team: Team, partner: int, what: int) -> tuple[float, float]:
+    """Returns the best rate in GB/s of sending to `partner`, or of receiving from it, and the median of the largest size."""
     best, sizes = 0.0, SIZES[team.backend]
+    rates: list[float] = []
     for index, size in enumerate(sizes):
         payload = torch.zeros(size, dtype=torch.uint8, device=team.device)
-        is_last = index == len(sizes) - 1
-        for _ in range(REPEATS if is_last else 1):
+        is_last, rates, end = index == len(sizes) - 1, [], time.perf_counter() + REPEAT_S
+        while len(rates) < (MOST_REPEATS if is_last else REPEATS) and (len(rates) < REPEATS or time.perf_counter() < end):
             begin = time.perf_counter()
             _say(team, partner, what, size)
             if what == _SEND:
@@ -145,13 +150,13 @@ def _drive(team: Team, partner: int, what: int) -> float:
             else:
                 dist.recv(payload, partner)
                 _wait(team)
-            seconds = time.perf_counter() - begin
-            best = max(best, size / seconds / 1e9)
-            if seconds > NEXT_SIZE_S:
+            rates.append(size / (time.perf_counter() - begin) / 1e9)
+            best = max(best, rates[-1])
+            if size / rates[-1] / 1e9 > NEXT_SIZE_S:
                 break
-        if not is_last and seconds * sizes[index + 1] / size > NEXT_SIZE_S:
+        if not is_last and sizes[index + 1] / max(rates) / 1e9 > NEXT_SIZE_S:
             break
-    return best
+    return best, statistics.median(rates)
 
 
 def _follow(team: Team, partner: int) -> None:

@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Mapping
@@ -50,21 +51,21 @@ def devices(kind: str) -> dict[str, Any]:
     return {"kind": "CPU", "count": os.cpu_count() or 1, "names": [platform.machine()]}
 
 
-def matrix_tflops(device: torch.device) -> float:
-    """Returns the best rate of a matrix product in 10^12 operations per second: bf16 on a GPU, fp32 on a CPU."""
+def matrix_tflops(device: torch.device) -> tuple[float, float]:
+    """Returns the best rate of a matrix product in 10^12 operations per second, and the median: bf16 on a GPU, fp32 on a CPU."""
     dim = MATRIX_DIM[device.type]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     left, right = (torch.ones(dim, dim, dtype=dtype, device=device) for _ in range(2))
-    best, bursts, end = float("inf"), 0, time.perf_counter() + MATRIX_SECONDS
-    while bursts < LEAST_BURSTS or time.perf_counter() < end:
+    bursts: list[float] = []
+    end = time.perf_counter() + MATRIX_SECONDS
+    while len(bursts) < LEAST_BURSTS or time.perf_counter() < end:
         _wait(device)
         begin = time.perf_counter()
         torch.mm(left, right)
         _wait(device)
-        # The first one loads libraries and chooses kernels.
-        best = min(best, time.perf_counter() - begin) if bursts else best
-        bursts += 1
-    return 2.0 * dim**3 / best / 1e12
+        bursts.append(time.perf_counter() - begin)
+    bursts = bursts[1:]  # the first one loads libraries and chooses kernels
+    return 2.0 * dim**3 / min(bursts) / 1e12, 2.0 * dim**3 / statistics.median(bursts) / 1e12
 
 
 def memory(device: torch.device) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.node_figures import JobFigures
-from train.node_verdict import Node, Verdict, spell
+from train.node_verdict import Node, Verdict, spell, spell_rate
 
 MOST_ROWS = 12
 _ROW = "{:<12} {:<9} {:>11} {:>6} {:>9} {:>9} {:>7} {:>9}"
@@ -24,7 +24,7 @@ def table(figures: JobFigures, verdict: Verdict, *, seconds: float, ranks: int) 
     if len(nodes) > len(shown):
         lines.append(f"and {len(nodes) - len(shown)} more, in the result")
     if figures.all_reduce is not None:
-        lines.append(f"all-reduce   {spell(figures.all_reduce)} GB/s over all ranks")
+        lines.append(f"all-reduce   {spell_rate(figures.all_reduce)} over all ranks")
     if not verdict.findings:
         lines.append("sound")
     else:
@@ -40,10 +40,10 @@ def _row(node: Node, *, is_missing: bool) -> str:
     return _ROW.format(
         node.name[:12],
         f"{node.devices.get('count')} {node.devices.get('kind')}",
-        "-" if node.matrix is None else f"{spell(node.matrix)} TF/s",
+        "-" if node.matrix is None else f"{spell(node.matrix.best)} TF/s",
         "-" if node.free_fraction is None else f"{node.free_fraction:.0%}",
-        "-" if node.send is None else f"{spell(node.send)} GB/s",
-        "-" if node.receive is None else f"{spell(node.receive)} GB/s",
+        "-" if node.send is None else spell_rate(node.send.best),
+        "-" if node.receive is None else spell_rate(node.receive.best),
         f"{disk['latency_ms']:.0f} ms" if "latency_ms" in disk else "-",
         "full" if disk.get("full") else f"{spell(disk['free_gb'])} GB" if "free_gb" in disk else "-",
     ).rstrip()

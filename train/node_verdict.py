@@ -2,14 +2,15 @@
 
 Pure functions on plain values; nothing here measures. A node is named when it misses a bound of the site file, or when it
 stands out from its peers: below `peer_ratio` of their median, and below each of them. With a single peer the ratio is
-squared: two nodes differ by chance more often than one of many does from all others.
+squared: two nodes differ by chance more often than one of many does from all others. And a difference counts only as far
+as it is more than what repeated measurements differ by: where cores or switches are shared, that is much.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,14 @@ NOISY = ("matrix", "send", "receive", "all-reduce", "latency", "memory", "skew")
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """The best of several measurements, and how many times the usual one it is: 1 on a machine that is ours alone."""
+
+    best: float
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node's figures, over its ranks: the slowest matrix product, the least memory, the first rank's disks.
 
@@ -38,13 +47,13 @@ class Node:
 
     name: str
     devices: Mapping[str, Any] = field(default_factory=dict)
-    matrix: float | None = None
+    matrix: Rate | None = None
     free_fraction: float | None = None
     disks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     cards: Sequence[Mapping[str, Any]] = ()
-    send: float | None = None
-    receive: float | None = None
+    send: Rate | None = None
+    receive: Rate | None = None
     clock_s: float | None = None
     signature: str | None = None
     problem: str = ""
@@ -122,28 +131,42 @@ def find(nodes: Sequence[Node], all_reduce: float | None, bounds: Bounds, known:
         *_versions(here, known),
         *_disks(here, bounds),
         *_cards(here),
-        *_rates(here, "matrix", "matrix product", " TFLOP/s", bounds.matmul_tflops, bounds),
+        *_rates(here, "matrix", "matrix product", _tflops, bounds.matmul_tflops, bounds),
         *_memory(here, bounds),
         *_links(here, bounds),
         *_clocks(here, bounds),
     ]
     least = bounds.all_reduce_gb_per_s
     if not found and all_reduce is not None and least is not None and all_reduce < least:
-        sentence = f"all-reduce {spell(all_reduce)} GB/s, bounds.all_reduce_gb_per_s={least:g}; every pair of nodes is sound: "
+        sentence = f"all-reduce {spell_rate(all_reduce)}, bounds.all_reduce_gb_per_s={least:g}; every pair of nodes is sound: "
         found.append(Finding("all-reduce", (), sentence + "look at network.environment of the site file, or at the bound"))
     return found
 
 
-def below_peers(own: float, peers: Sequence[float], ratio: float) -> bool:
+def below_peers(own: Rate, peers: Sequence[Rate], ratio: float) -> bool:
     """True when `own` stands out below its peers: under `ratio` of their median (squared for one peer), under each."""
     if not peers:
         return False
-    return own < (ratio if len(peers) > 1 else ratio**2) * statistics.median(peers) and own < min(peers)
+    rates = [peer.best for peer in peers]
+    noise = max(own.spread, statistics.median([own.spread, *(peer.spread for peer in peers)]))
+    return own.best * noise < (ratio if len(peers) > 1 else ratio**2) * statistics.median(rates) and own.best < min(rates)
 
 
 def spell(value: float) -> str:
     """Returns three significant digits, `412`, `0.0312`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spell_rate(gb_per_s: float) -> str:
+    """Returns `1.24 GB/s`, `966 kB/s`."""
+    for unit, size in (("GB/s", 1.0), ("MB/s", 1e-3), ("kB/s", 1e-6)):
+        if gb_per_s >= size:
+            return f"{spell(gb_per_s / size)} {unit}"
+    return f"{spell(1e9 * gb_per_s)} B/s"
+
+
+def _tflops(rate: float) -> str:
+    return f"{spell(rate)} TFLOP/s"
 
 
 def _one_of_two(pair: Finding, known: Known, found: list[Finding]) -> Verdict:
@@ -263,18 +286,18 @@ def _cards(nodes: Sequence[Node]) -> list[Finding]:
     return found
 
 
-def _rates(nodes: Sequence[Node], key: str, words: str, unit: str, least: float | None, bounds: Bounds) -> list[Finding]:
+def _rates(nodes: Sequence[Node], key: str, words: str, say: Callable[[float], str], least: float | None, bounds: Bounds) -> list[Finding]:
     """Returns the nodes whose rate `key` misses the bound `least` or stands out below the peers'."""
     rates = {node.name: rate for node in nodes if (rate := getattr(node, key)) is not None}
     found = []
     for name, rate in rates.items():
         peers = [other for node, other in rates.items() if node != name]
-        beside = f", median of its peers {spell(statistics.median(peers))}" if peers else ""
-        if least is not None and rate < least:
-            found.append((rate, Finding(key, (name,), f"{name}: {words} {spell(rate)}{unit}, bound {least:g}{beside}")))
+        beside = f", median of its peers {say(statistics.median(peer.best for peer in peers))}" if peers else ""
+        figure = f"{name}: {words} {say(rate.best)}"
+        if least is not None and rate.best < least:
+            found.append((rate.best, Finding(key, (name,), f"{figure}, bound {say(least)}{beside}")))
         elif below_peers(rate, peers, bounds.peer_ratio):
-            share = f"{words} {spell(rate)}{unit}{beside}"
-            found.append((rate, Finding(key, (name,), f"{name}: {share} (less than {bounds.peer_ratio:g} of it)")))
+            found.append((rate.best, Finding(key, (name,), f"{figure}{beside} (less than {bounds.peer_ratio:g} of it)")))
     return [finding for _, finding in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -289,7 +312,7 @@ def _memory(nodes: Sequence[Node], bounds: Bounds) -> list[Finding]:
         least = bounds.free_memory_fraction
         if least is not None and share < least:
             found.append(Finding("memory", (name,), f"{name}: {share:.0%} of memory is free, bound {least:.0%}{beside}"))
-        elif is_gpu and below_peers(share, peers, bounds.peer_ratio):
+        elif is_gpu and below_peers(Rate(share), [Rate(peer) for peer in peers], bounds.peer_ratio):
             found.append(Finding("memory", (name,), f"{name}: {share:.0%} of memory is free{beside}"))
     return found
 
@@ -297,16 +320,17 @@ def _memory(nodes: Sequence[Node], bounds: Bounds) -> list[Finding]:
 def _links(nodes: Sequence[Node], bounds: Bounds) -> list[Finding]:
     least = max(bounds.pairwise_gb_per_s or 0.0, CRAWL_GB_PER_S)
     if len(nodes) == 2:
-        slow = [(rate, key) for key in ("send", "receive") if (rate := getattr(nodes[0], key)) is not None and rate < least]
+        rates: list[tuple[Rate | None, str]] = [(nodes[0].send, "send"), (nodes[0].receive, "receive")]
+        slow = [(rate.best, key) for rate, key in rates if rate is not None and rate.best < least]
         if not slow:
             return []
         rate, key = min(slow)
         first, second = (nodes[0].name, nodes[1].name) if key == "send" else (nodes[1].name, nodes[0].name)
-        sentence = f"{spell(rate)} GB/s from {first} to {second}, bound {least:g}"
+        sentence = f"{spell_rate(rate)} from {first} to {second}, bound {spell_rate(least)}"
         return [Finding(key, (nodes[0].name, nodes[1].name), sentence)]
     return [
-        *_rates(nodes, "send", "sends to other nodes at", " GB/s", least, bounds),
-        *_rates(nodes, "receive", "receives from other nodes at", " GB/s", least, bounds),
+        *_rates(nodes, "send", "sends to other nodes at", spell_rate, least, bounds),
+        *_rates(nodes, "receive", "receives from other nodes at", spell_rate, least, bounds),
     ]
 
 

@@ -13,10 +13,12 @@ most, and the best counts.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -72,7 +74,9 @@ class Place:
 
     def host(self, rank: int) -> str:
         """Returns the name of the node of `rank`."""
-        return self.hosts[rank] if rank < len(self.hosts) else f"the node of rank {rank}"
+        if rank < len(self.hosts):
+            return self.hosts[rank]
+        return os.environ["MASTER_ADDR"] if rank == 0 else f"the node of rank {rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,21 @@ def plan_of(run: Path) -> Plan:
 def _open_store(place: Place, arrival_s: float, *, is_host: bool) -> Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     timeout = datetime.timedelta(seconds=arrival_s)
+    if not is_host:
+        _wait_for_host(address, port, time.monotonic() + arrival_s)
     return TCPStore(address, port, place.world, is_host, timeout, wait_for_workers=False)
+
+
+def _wait_for_host(address: str, port: int, deadline: float) -> None:
+    """Waits until somebody listens: torch waits longer than it is told to, and fills the screen when it gives up."""
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=2.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{address}:{port}: {error}") from error
+            time.sleep(0.2)
 
 
 def _lead(place: Place, plan: Plan, store: Store, began: float) -> int:
@@ -271,7 +289,7 @@ def _measure(place: Place, plan: Plan, team: Team | None, kinds: Sequence[str]) 
         folders = node_probes.folders(place.run, plan.site.storage.node_local, os.environ)
         report["disks"] = {name: node_probes.disk(folder) for name, folder in folders.items()}
     if "matrix" in kinds:
-        report["matrix_tflops"] = node_probes.matrix_tflops(device)
+        report["matrix_tflops"], report["matrix_median"] = node_probes.matrix_tflops(device)
     if team is not None:
         _measure_together(team, kinds, report)
     return report
@@ -292,7 +310,7 @@ def _measure_together(team: Team, kinds: Sequence[str], report: Report) -> None:
         )
     if "links" in kinds:
         found = node_links.measure_links(team)
-        report["links"] = [[link.sender, link.receiver, link.gb_per_s, link.error] for link in found]
+        report["links"] = [dataclasses.asdict(link) for link in found]
         if any(link.error for link in found):
             team.store.set("broken", "1")
     team.meet("linked", team.world)

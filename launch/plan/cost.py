@@ -13,7 +13,7 @@ from configs.facts import Shape
 from configs.runfolder import read_json
 from configs.schema import RunConfig
 from configs.site import Partition, Site
-from launch.plan.figures import FORMULA, Figure, unknown, weakest
+from launch.plan.figures import Figure, unknown
 from launch.records import read_starts
 
 
@@ -41,7 +41,7 @@ def cost_of(wall_h: Figure, gpus: int, site: Site, partition: Partition | None, 
         missing = ask or hours.missing
         return Cost(hours, unknown(currency, missing), unknown(currency, missing))
     source = f"{site.path}" + (f", {site.price.source}" if site.price.source else "")
-    basis = weakest(hours.basis, FORMULA)
+    basis = hours.basis  # the price itself is given
     listed = Figure(
         hours.value * price, currency, basis, f"GPU-hours x list price = {hours.value:.4g} x {currency} {price:g}", source, _times(hours.band, price)
     )
