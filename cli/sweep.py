@@ -19,6 +19,7 @@ from configs.facts import shape_of
 from configs.schema import RunConfig
 from configs.site import read_site
 from launch import search, sweep_queue
+from launch.directives import directive_problems, known_options
 from launch.job import end_time
 from launch.slurm import Launch, make_launch, render
 from launch.slurm_client import has_slurm
@@ -87,6 +88,8 @@ def launch(arguments: list[str]) -> int:
     given = [one for one in plan.given if isinstance(one, GivenForCluster)]
     launches = [point_launch(one, plan.sweep.run_of(point.number).path) for one, point in zip(given, plan.points, strict=True)]
     check_visible(plan.sweep.path, given[0].site)
+    if problems := directive_problems(plan.config.cluster.directives, known_options()):
+        raise ConfigError(problems)
     screen = console()
     cost = cost_of(plan, given)
     throttle = plan.config.sweep.throttle

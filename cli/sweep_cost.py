@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.configured import GivenForCluster
+from cli.counting import count_data
 from cli.sweep_plan import Plan
 from configs.durations import parse_seconds
 from configs.memory import model_of
-from data_pipelines.index import Count
 from launch.plan import Plan as RunPlan
-from launch.plan import budget_problem, count_data, make_plan
+from launch.plan import Size, budget_problem, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def cost_of(sweep: Plan, given: Sequence[GivenForCluster]) -> SweepCost:
 
 def plans_of(given: Sequence[GivenForCluster]) -> list[RunPlan | None]:
     """Returns each point's plan; None for a model whose shapes are not known. The data is counted once per kind of it."""
-    counts: dict[str, Count | None] = {}
+    counts: dict[str, Size | None] = {}
     plans: list[RunPlan | None] = []
     for one in given:
         config = one.config
