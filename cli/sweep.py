@@ -21,6 +21,7 @@ from configs.site import read_site
 from launch import search, sweep_queue
 from launch.directives import directive_problems, known_options
 from launch.job import end_time
+from launch.records import read_jobs
 from launch.slurm import Launch, make_launch, render
 from launch.slurm_client import has_slurm
 from launch.stages import stage_launch
@@ -122,7 +123,7 @@ def launch(arguments: list[str]) -> int:
 
 def check_not_launched(sweep: Sweep, *, is_search: bool) -> None:
     """Raises LaunchError when this grid was launched before: what failed is retried on request only."""
-    if not is_search and (sweep.path / "sweep.json").exists():
+    if not is_search and read_jobs(sweep.path):
         raise LaunchError(
             f"{sweep.name}: this sweep was launched already; nothing was submitted. "
             f"See it: aisc runs show {sweep.short}. Failed points again: aisc runs retry {sweep.short}"

@@ -10,6 +10,7 @@ from cli.configured import GivenForCluster
 from cli.counting import count_data
 from cli.sweep_plan import Plan
 from configs.durations import parse_seconds
+from configs.errors import LaunchError
 from configs.memory import model_of
 from launch.plan import Plan as RunPlan
 from launch.plan import Size, budget_problem, make_plan
@@ -56,13 +57,19 @@ def plans_of(given: Sequence[GivenForCluster]) -> list[RunPlan | None]:
     """Returns each point's plan; None for a model whose shapes are not known. The data is counted once per kind of it."""
     counts: dict[str, Size | None] = {}
     plans: list[RunPlan | None] = []
+    problems: dict[str, None] = {}
     for one in given:
         config = one.config
         key = f"{config.data} {config.objective.name} {config.model.tokenizer} {config.model.path}"
         if key not in counts:
             counts[key] = count_data(config)
         known = model_of(one.facts.model, None) is not None
-        plans.append(make_plan(config, one.site, one.shape, one.facts, counts[key]) if known else None)
+        try:
+            plans.append(make_plan(config, one.site, one.shape, one.facts, counts[key]) if known else None)
+        except LaunchError as error:
+            problems[str(error)] = None
+    if problems:
+        raise LaunchError("\n".join([*problems, "nothing was submitted"]))
     return plans
 
 

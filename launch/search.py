@@ -262,6 +262,9 @@ def follow(search: Search, study: Study, queue: Queue, trial: Any) -> bool:
     elif queue.stopping:
         return False
     else:
+        if found.state == "waiting":
+            atomic.write_json(run.path / REFUSED_FILE, {"code": 1, "cause": "its job is gone: cancelled, or ended without a word"})
+            found = outcome(search.sweep, point)
         study.tell(trial.number, state=TrialState.FAIL)
     search.tell(found)
     return True

@@ -35,7 +35,7 @@ class Runner:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hands signals on to the point that runs."""
+        """Hands signals on to the point that runs, and waits at the end until that one has saved."""
 
         def forward(number: int, frame: FrameType | None) -> None:
             self.stopping = True
@@ -45,6 +45,8 @@ class Runner:
         before = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             yield
+            if self._process is not None:
+                self._process.wait()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

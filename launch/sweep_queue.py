@@ -18,7 +18,7 @@ from launch.sweep import Outcome, Sweep, forget_refusal
 from launch.sweep_grid import Point
 from launch.sweep_script import ARRAY_SCRIPT, SEARCH_SCRIPT, spell_array
 
-# A controller ends so long before its job does.
+# A controller ends so long before its job does, or half of its time when that is shorter.
 MARGIN_S = 60.0
 
 
@@ -127,12 +127,13 @@ class SlurmQueue:
         self.capacity = capacity
         self._sweep = sweep
         self._make = make
-        self._ends = ends
+        now = time.time()
+        self._ends = None if ends is None else now + max(0.5 * (ends - now), ends - now - MARGIN_S)
 
     @property
     def stopping(self) -> bool:
         """True when this controller's job has little time left."""
-        return self._ends is not None and time.time() > self._ends - MARGIN_S
+        return self._ends is not None and time.time() > self._ends
 
     def start(self, point: Point) -> None:
         """Submits a trial; one that was submitted by a controller that was killed before it wrote so is found and kept."""
