@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit runs distributed prove kills chain slurm bench-small soak bench evidence clean
+.PHONY: demo oncology test lint unit runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -86,6 +86,12 @@ bench-small: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.payload --quick
 	$(BIN)/python -m benchmarks.labelled_positions --quick
 	$(BIN)/python -m benchmarks.gpu --tiny
+
+# For nodes without internet: dist/aisc-bundle-*/, wheels of exactly constraints/ci.txt with checksums and install.sh.
+# CUDA instead of CPU wheels: make bundle CONSTRAINTS=FILE, with exact versions of everything (not run by us).
+CONSTRAINTS ?= constraints/ci.txt
+bundle: $(INSTALLED)
+	$(BIN)/python -m install.bundle --constraints $(CONSTRAINTS)
 
 evidence: $(INSTALLED)
 	$(BIN)/python -m benchmarks.evidence check

@@ -94,7 +94,7 @@ def directive_problems(directives: Mapping[str, Any], known: Collection[str]) ->
         elif name not in known:
             free = [option for option in known if option not in FIXED]
             close = nearest(name.lstrip("-").replace("_", "-"), free)
-            found.append(f"{where}: no option of sbatch" + (f"; did you mean {close}?" if close else ": its long options: sbatch --help"))
+            found.append(f"{where}: no such option of sbatch" + (f"; did you mean {close}?" if close else ": its long options: sbatch --help"))
         elif name == "gres" and "gpu" in str(value):
             found.append(f"{where}: GPUs are asked for by cluster.gpus_per_node")
         elif isinstance(value, (dict, list)) or value is None or "\n" in str(value):

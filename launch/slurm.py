@@ -210,9 +210,10 @@ def srun_words(launch: Launch) -> str:
 
 
 def rank_words(launch: Launch) -> str:
-    """Returns the words before `aisc` on each rank, with a space at their end; empty when there are none."""
+    """Returns how a rank calls this program: in a container by the image's own installation, which lies elsewhere."""
     words = [*(["env", "CUDA_VISIBLE_DEVICES="] if launch.hides_gpus else []), *launch.prefix]
-    return f"{shlex.join(words)} " if words else ""
+    program = "aisc" if launch.prefix or launch.srun else '"${AISC[@]}"'
+    return f"{shlex.join(words)} {program}" if words else program
 
 
 def check_lines(launch: Launch) -> list[str]:
@@ -221,7 +222,7 @@ def check_lines(launch: Launch) -> list[str]:
         "",
         "# Looks at devices, rates, network, disks and versions of every node; 76: one is to be avoided.",
         f"{srun_words(launch)} --kill-on-bad-exit=0 --wait={launch.check_wait_s} "
-        f'{rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
+        f'{rank_words(launch)} job check "$AISC_RUN" || code=$?',
     ]
 
 
@@ -232,7 +233,7 @@ def stage_in_lines(launch: Launch) -> list[str]:
         "# Weights and data onto each node's own disk, once per node.",
         f"export AISC_STAGED={shlex.quote(str(launch.stage_to))}/aisc-$SLURM_JOB_ID",
         'if [ "$code" -eq 0 ]; then',
-        f'  {per_node_words(launch)} {rank_words(launch)}"${{AISC[@]}}" job stage-in "$AISC_RUN" "$AISC_STAGED" || code=$?',
+        f'  {per_node_words(launch)} {rank_words(launch)} job stage-in "$AISC_RUN" "$AISC_STAGED" || code=$?',
         "fi",
     ]
 
@@ -244,7 +245,8 @@ def stage_out_lines(launch: Launch) -> list[str]:
 
 def per_node_words(launch: Launch) -> str:
     """Returns srun and its options, one task per node."""
-    return f"srun --nodes={launch.shape.nodes} --ntasks={launch.shape.nodes} --ntasks-per-node=1"
+    nodes = launch.shape.nodes
+    return shlex.join(["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", *launch.srun])
 
 
 def train_lines(launch: Launch) -> list[str]:
@@ -253,7 +255,7 @@ def train_lines(launch: Launch) -> list[str]:
     return [
         "",
         'if [ "$code" -eq 0 ]; then',
-        f'  {srun} {rank_words(launch)}"${{AISC[@]}}" train "$AISC_RUN/launch.yaml" --into "$AISC_RUN" || code=$?',
+        f'  {srun} {rank_words(launch)} train "$AISC_RUN/launch.yaml" --into "$AISC_RUN" || code=$?',
         "fi",
     ]
 

@@ -72,18 +72,18 @@ def stage_shape(site: Site, shape: Shape, cpu_partition: str | None, stage: str)
 
 
 def stage_words(config: RunConfig, stage: str) -> str:
-    """Returns what the stage calls, as shell words."""
+    """Returns the verb that the stage calls and what it is given, as shell words."""
     if stage == "prepare":
-        return '"${AISC[@]}" prepare "$AISC_RUN/launch.yaml"'
+        return 'prepare "$AISC_RUN/launch.yaml"'
     if stage == "eval":
-        return '"${AISC[@]}" eval "$AISC_RUN"'
+        return 'eval "$AISC_RUN"'
     is_adapter = config.adapter.name != "none" and not config.export.merge
-    return f'"${{AISC[@]}}" export "$AISC_RUN"{" --merge" if is_adapter else ""}'
+    return f'export "$AISC_RUN"{" --merge" if is_adapter else ""}'
 
 
 def render_stage(config: RunConfig, launch: Launch, stage: str) -> str:
     """Returns the script of prepare, eval or export, ready for sbatch."""
-    call = f"{srun_words(launch)} {rank_words(launch)}{stage_words(config, stage)} || code=$?"
+    call = f"{srun_words(launch)} {rank_words(launch)} {stage_words(config, stage)} || code=$?"
     return "\n".join(
         [
             *header(launch, f"{stage}: {WHAT[stage]}", launch_by_hand=SCRIPT_NAMES[stage]),

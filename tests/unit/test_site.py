@@ -56,3 +56,10 @@ def test_aisc_asks_for_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "partitions.gpu.price_per_gpu_hour is missing",
     ]
     assert read_site(ClusterSection(name="slurm")).partitions["gpu"].gpus_per_node == 8
+
+
+def test_the_site_file_of_the_documentation_is_complete(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "on-your-cluster.md").read_text(encoding="utf-8")
+    text = next(block.split("```")[0] for block in page.split("```yaml\n") if block.startswith("name:"))
+    (tmp_path / "site.yaml").write_text(text, encoding="utf-8")
+    assert missing_keys(parse_site(tmp_path / "site.yaml")) == []

@@ -79,7 +79,7 @@ def test_a_run_folder_of_any_name_arrives_as_it_is(site: Site, name: str) -> Non
 
 def test_containers_stand_before_the_command(site: Site) -> None:
     text = script(site, "cluster.container=/images/aisc.sif", "cluster.container_mounts=[/data:/data]", "engine.backend=nccl")
-    assert 'apptainer exec --nv --bind /data:/data /images/aisc.sif "${AISC[@]}" train' in text
+    assert 'apptainer exec --nv --bind /data:/data /images/aisc.sif aisc train' in text
     text = script(site, "cluster.container=/images/aisc.sqsh", "cluster.container_runtime=pyxis")
     assert "--container-image=/images/aisc.sqsh" in text and "apptainer exec" not in text
 

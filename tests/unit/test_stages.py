@@ -58,7 +58,7 @@ def test_prepare_takes_a_cpu_node_and_no_gpu() -> None:
     for line in ("--partition=cpu", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=64", "--account=onc", "--comment=x", "--requeue"):
         assert f"#SBATCH {line}\n" in text
     assert "gpu" not in text.lower() and "--mem" not in text and "constraint" not in text and "--nv" not in text
-    assert 'srun --cpus-per-task=64 apptainer exec /i.sif "${AISC[@]}" prepare "$AISC_RUN/launch.yaml" || code=$?' in text
+    assert 'srun --cpus-per-task=64 apptainer exec /i.sif aisc prepare "$AISC_RUN/launch.yaml" || code=$?' in text
     assert "export OMP_NUM_THREADS=64\n" in text
     assert text.rstrip().endswith('job stage-end "$AISC_RUN" prepare "$code"')
 
@@ -99,12 +99,13 @@ def test_staging_and_containers_in_the_training_script() -> None:
     text = render(make_launch(given, SITE, SHAPE, RUN, AISC))
     inside = "apptainer exec --nv --bind /lustre:/lustre --bind /scratch:/scratch /images/aisc.sif"
     assert "export AISC_STAGED=/scratch/aisc-$SLURM_JOB_ID\n" in text
-    assert f'srun --nodes=2 --ntasks=2 --ntasks-per-node=1 {inside} "${{AISC[@]}}" job stage-in "$AISC_RUN" "$AISC_STAGED"' in text
+    assert f'srun --nodes=2 --ntasks=2 --ntasks-per-node=1 {inside} aisc job stage-in "$AISC_RUN" "$AISC_STAGED"' in text
     assert text.index("stage-in") < text.index(" train ") < text.index('rm -rf -- "$AISC_STAGED"') < text.index('" job end')
     given.cluster.container_runtime = "pyxis"
-    assert "--container-image=/images/aisc.sif --container-mounts=/lustre:/lustre,/scratch:/scratch" in render(
-        make_launch(given, SITE, SHAPE, RUN, AISC)
-    )
+    image = "--container-image=/images/aisc.sif --container-mounts=/lustre:/lustre,/scratch:/scratch"
+    text = render(make_launch(given, SITE, SHAPE, RUN, AISC))
+    assert f'--ntasks-per-node=1 {image} aisc job stage-in "$AISC_RUN"' in text
+    assert f'srun --cpus-per-task=16 {image} --kill-on-bad-exit=0' in text and "apptainer" not in text
 
 
 JOBS = [Job(12, "prepare", 1.0, 1, 0), Job(13, "train", 2.0, 2, 8, after=12), Job(14, "eval", 3.0, 1, 1, after=13), Job(20, "train", 9.0, 2, 8)]
