@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 GROUPS = (
     ("Start", ("init", "doctor")),
-    ("Before", ("inspect", "prove", "prepare")),
+    ("Before", ("inspect", "plan", "prove", "prepare")),
     ("Run", ("train", "launch")),
-    ("After", ("runs", "chat", "export")),
+    ("After", ("runs", "eval", "chat", "export")),
     ("Shell", ("completion",)),
 )
 
@@ -38,7 +38,20 @@ VERBS = {
             "--to FILE": "where the YAML goes; run.yaml without it",
         },
     ),
-    "doctor": Verb("is this machine ready?", ("aisc doctor",)),
+    "doctor": Verb(
+        "is this machine, this node, this cluster ready?",
+        (
+            "aisc doctor [cluster.KEY=VALUE ...]              this machine, and Slurm where it is",
+            "aisc doctor --nodes N cluster.partition=NAME     what N compute nodes have that this machine has not",
+            "aisc doctor --save FILE, then elsewhere --compare FILE",
+        ),
+        {
+            "--nodes N": "runs on N nodes through srun and lists the differences",
+            "--wait SECONDS": "longest wait for those nodes (120)",
+            "--save FILE": "what this machine is, as JSON",
+            "--compare FILE": "this machine against a saved one",
+        },
+    ),
     "inspect": Verb(
         "see what the model will see: tokens, loss mask, packing",
         ("aisc inspect RUN.yaml [key=value ...]",),
@@ -46,6 +59,21 @@ VERBS = {
             "--rows N": "how many packed rows are shown (2)",
             "--html FILE": "the same as a page, with the histogram of lengths; private, as it shows your text",
             "--bad-rows FILE.csv": "every row that cannot be used, without its text",
+        },
+        takes_keys=True,
+    ),
+    "plan": Verb(
+        "memory, time, disk, GPU-hours and HK$ before you queue",
+        (
+            "aisc plan RUN.yaml [cluster.nodes=2] [key=value ...]",
+            "aisc plan model=qwen3_8b --gpu H800 --tokens 2e9      no site file, no data yet",
+        ),
+        {
+            "--explain FIGURE": "its formula with the numbers put in: peak, activations, wall, net ...",
+            "--calibrate RUN": "speed and memory as this run of the same shape measured them",
+            "--gpu NAME": "a card instead of the site file's: H800, H20, A100, L40S ...",
+            "--tokens N": "tokens of an epoch instead of counting the data: 2e9, 2.1B",
+            "--sheet FILE": "the page for a subsidy application, FILE.md or FILE.html (to print)",
         },
         takes_keys=True,
     ),
@@ -67,6 +95,7 @@ VERBS = {
             "aisc train model=FOLDER data=FILE [adapter=lora] [key=value ...]",
             "aisc train RUN.yaml [key=value ...]          the YAML, with changes",
             "aisc train experiment=demo                   a packaged experiment",
+            "aisc train RUN.yaml -m key=value,value ...   every combination, one after another",
         ),
         {
             "--dry-run": "everything but training",
@@ -80,6 +109,7 @@ VERBS = {
         (
             "aisc launch RUN.yaml [key=value ...]         what aisc train takes, through the queue",
             "aisc launch RUN.yaml cluster.nodes=4         on four nodes",
+            "aisc launch RUN.yaml -m key=value,value ...  every combination, as one job array",
         ),
         {
             "--dry-run": "print the plan and the script; write nothing, submit nothing",
@@ -89,13 +119,28 @@ VERBS = {
         takes_keys=True,
     ),
     "runs": Verb(
-        "list, show, compare",
+        "list, show, follow, stop, resume, retry, compare, goodput",
         (
-            "aisc runs [list]                              every run of the folder of runs",
-            "aisc runs show RUN [--replies]                what happened, what came out",
+            "aisc runs [list]                              every run, with what Slurm does with it now",
+            "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
+            "aisc runs stop RUN                            saves first; is not requeued",
+            "aisc runs resume RUN                          into the queue again, from its newest checkpoint",
+            "aisc runs retry RUN|SWEEP                     the same after a failure; of a sweep the failed points",
             "aisc runs compare RUN RUN ... [--svg FILE]    their settings and losses side by side",
+            "aisc runs goodput [RUN ...] [--svg FILE]      where the GPU-hours went and what they cost, beside sacct",
+            "aisc runs goodput [--project P] [--month 2026-11]      of all runs, by project and month",
         ),
         {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
+    ),
+    "eval": Verb(
+        "score a run or a model folder on held-out data",
+        ("aisc eval RUN                        its model on what it held out", "aisc eval FOLDER --on RUN            any model folder on what RUN held out"),
+        {
+            "--on RUN": "whose held-out data; the run's own without it",
+            "--device cpu|cuda": "where to compute; a GPU when there is one",
+            "--rows N": "packed rows at once (4)",
+        },
     ),
     "chat": Verb(
         "talk to it",

@@ -7,8 +7,10 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from configs.errors import LaunchError
+from launch.records import read_jobs, read_starts
 from launch.slurm_client import call
 
 # A person waits for this screen; a controller that is away is said so after these seconds.
@@ -65,6 +67,14 @@ class Accounts:
 
     rows: tuple[Accounted, ...] = ()
     note: str = ""
+
+
+def jobs_of(run: Path) -> list[int]:
+    """Returns the numbers of a run's jobs, oldest first; a point of a sweep knows its elements of an array by their starts."""
+    submitted = [(job.submitted, job.job_id) for job in read_jobs(run)]
+    known = {number for _, number in submitted}
+    begun = [(start.began, start.job_id) for start in read_starts(run) if start.job_id not in known]
+    return list(dict.fromkeys(number for _, number in sorted([*submitted, *begun])))
 
 
 def ask_queue(job_ids: Iterable[int]) -> Queue:

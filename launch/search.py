@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONTINUE = 0, 1, 75
 POLL_S = 1.0
+PATIENCE_S = 600.0
 MISSING = "a search needs Optuna 4, which is not installed: pip install 'aisc-finetune[sweep]'"
 RETRIED = "retried"
+# More than a search has trials, so that two seeds share no choice.
+SEEDS_APART = 100_000
 
 
 class Queue(Protocol):
@@ -109,13 +112,13 @@ def control(search: Search, queue: Queue) -> int:
         study = open_study(search.sweep, search.section)
         close_torn(study, search.axes)
         taken: set[int] = set()
+        patience = Patience()
         while True:
             running = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
             for trial in running:
-                if trial.number not in taken:
+                if trial.number not in taken and begin_patiently(search, queue, point_of(trial, search.axes), patience):
                     taken.add(trial.number)
-                    begin(search, queue, point_of(trial, search.axes))
-            running = [trial for trial in running if not follow(search, study, queue, trial)]
+            running = [t for t in running if t.number not in taken or not follow(search, study, queue, t)]
             if queue.stopping:
                 return EXIT_CONTINUE
             missing = wanted(study, search.section) - num_asked(study, search.axes)
@@ -147,7 +150,7 @@ def ask(study: Study, search: Search) -> None:
     """Lets Optuna choose the next trial. The sampler is seeded by the trial's number: a restart changes no choice."""
     from optuna.samplers import RandomSampler, TPESampler
 
-    seed = search.section.seed + len(study.get_trials(deepcopy=False))
+    seed = SEEDS_APART * search.section.seed + len(study.get_trials(deepcopy=False))
     startup = min(10, max(2, search.section.trials // 3))
     study.sampler = (
         RandomSampler(seed=seed) if search.section.sampler == "random" else TPESampler(seed=seed, n_startup_trials=startup)
@@ -186,6 +189,35 @@ def num_asked(study: Study, axes: Sequence[Axis | Range]) -> int:
 def wanted(study: Study, section: SweepSection) -> int:
     """Returns how many trials there are to be: `sweep.trials`, and one more for each failed one that is tried again."""
     return section.trials + len(study.user_attrs.get(RETRIED, []))
+
+
+class Patience:
+    """How long a queue may refuse: a controller of Slurm that is restarted is back within minutes."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def refused(self, error: LaunchError) -> None:
+        """Takes a refusal; raises it after ten minutes of nothing else."""
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since > PATIENCE_S:
+            raise error
+
+    def accepted(self) -> None:
+        """Forgets earlier refusals."""
+        self._since = None
+
+
+def begin_patiently(search: Search, queue: Queue, point: Point, patience: Patience) -> bool:
+    """Begins a trial; returns False when the queue refuses now, so that it is asked again."""
+    try:
+        begin(search, queue, point)
+    except LaunchError as error:
+        patience.refused(error)
+        time.sleep(POLL_S)
+        return False
+    patience.accepted()
+    return True
 
 
 def begin(search: Search, queue: Queue, point: Point) -> None:
@@ -230,6 +262,9 @@ def follow(search: Search, study: Study, queue: Queue, trial: Any) -> bool:
     elif queue.stopping:
         return False
     else:
+        if found.state == "waiting":
+            atomic.write_json(run.path / REFUSED_FILE, {"code": 1, "cause": "its job is gone: cancelled, or ended without a word"})
+            found = outcome(search.sweep, point)
         study.tell(trial.number, state=TrialState.FAIL)
     search.tell(found)
     return True

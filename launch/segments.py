@@ -229,12 +229,13 @@ def _intervals(attempts: list[Attempt], began: float, ended: float, *, is_runnin
     intervals: list[Interval] = []
     # Clocks of two nodes may differ by a second: no phase begins before the one before it, or after the end.
     times = [min(max(at, began), ended) for _, at in marks] + [ended]
-    for (phase, _), at, until in zip(marks, times, times[1:], strict=True):
+    for (phase, _), at, until in zip(marks, times[:-1], times[1:], strict=True):
         at = max(at, intervals[-1].ended if intervals else began)
         if until > at:
             intervals.append(Interval(phase, at, until))
     if attempts and not is_running and not _ended_well(attempts[-1]):
-        intervals = _with_loss(intervals, attempts[-1])
+        under_way = next(phase for phase, _ in reversed(marks) if phase != "tail")
+        intervals = _with_loss(intervals, attempts[-1], under_way)
     return intervals
 
 
@@ -244,10 +245,11 @@ def _ended_well(attempt: Attempt) -> bool:
     return end is not None and end["state"] in ("done", "stopped")
 
 
-def _with_loss(intervals: list[Interval], attempt: Attempt) -> list[Interval]:
+def _with_loss(intervals: list[Interval], attempt: Attempt, under_way: str) -> list[Interval]:
     """Returns the intervals with the last work of an attempt that ended badly marked as lost, from its last whole step on."""
     index = max((i for i, part in enumerate(intervals) if part.phase != "tail"), default=None)
-    if index is None or intervals[index].phase not in WORK:
+    # A phase that another had followed was over when the attempt ended, though that one lasted no time.
+    if index is None or intervals[index].phase not in WORK or intervals[index].phase != under_way:
         return intervals
     part = intervals[index]
     whole = part.began

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs.errors import LaunchError
-from launch.job import end_time, place_of
+from launch.job import began_at, end_time, place_of
 from launch.records import JobStart, jobs_folder, read_jobs, read_start, write_start
 from launch.stages import cancelled_start, followers
 
@@ -27,7 +27,7 @@ def begin_stage(run: Path, stage: str, environment: Mapping[str, str]) -> JobSta
     gpus = len([name for name in environment.get("SLURM_JOB_GPUS", "").split(",") if name.strip()])
     place = place_of(environment, stage, gpus)
     start = JobStart(
-        job_id=place.job_id, stage=stage, restart=place.restart, began=time.time(), nodes=place.nodes, gpus_per_node=gpus
+        job_id=place.job_id, stage=stage, restart=place.restart, began=began_at(environment), nodes=place.nodes, gpus_per_node=gpus
     )
     write_start(run, start)
     return start
@@ -44,7 +44,7 @@ def end_stage(run: Path, stage: str, code: int, environment: Mapping[str, str]) 
     if start is None:
         raise LaunchError(f"job {job_id}, start {restart}: its beginning was not recorded in {jobs_folder(run)}")
     verdict, cause = "finished", ""
-    if code > 128 and time.time() >= (end_time(job_id, environment) or float("inf")) - NEAR_END_S:
+    if code > 128 and time.time() >= (end_time(environment) or float("inf")) - NEAR_END_S:
         verdict, cause = "failed", "its time limit was reached; a longer one: cluster.time"
     elif code > 128:
         verdict, cause = "interrupted", f"signal {code - 128}: preemption or scancel"

@@ -35,10 +35,10 @@ class Script:
 
 def aisc_command() -> tuple[str, ...]:
     """Returns how nodes call this program: by absolute paths, so that no folder of the user can come before it."""
-    script = Path(sys.argv[0]).resolve()
-    if script.name == "aisc" and os.access(script, os.X_OK):
-        return (str(script),)
-    return (sys.executable, str(script))
+    for script in (Path(sys.argv[0]).resolve(), Path(sys.executable).with_name("aisc")):
+        if script.name == "aisc" and os.access(script, os.X_OK):
+            return (str(script),)
+    return (sys.executable, "-m", "cli.main")
 
 
 def queue_states(job_ids: Sequence[int]) -> dict[int, str]:

@@ -82,6 +82,11 @@ class Point:
         return " ".join(self.words)
 
 
+def axis_from(values: Mapping[str, Any]) -> Axis | Range:
+    """Returns an axis from its fields, as JSON keeps them."""
+    return Axis(values["key"], tuple(values["values"])) if "values" in values else Range(**values)
+
+
 def read_words(words: Sequence[str]) -> Swept:
     """Returns what `[RUN.yaml] key=value ...` sweeps.
 

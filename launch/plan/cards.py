@@ -1,7 +1,7 @@
 """GPUs that plans know: bytes, dense bf16 rate, and the utilisation that was published for them.
 
-Rates are NVIDIA's own, of the tensor cores without sparsity, which data sheets give doubled. H800 and A800 compute as
-H100 and A100; their links between GPUs are slower (400 GB/s instead of 900 and 600).
+Rates are of the tensor cores with fp32 sums and without sparsity; NVIDIA's data sheets give them doubled. Each has the
+page where it was read. A card that is not here has no speed until a run is measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 from launch.plan.figures import FORMULA, PUBLISHED, Figure
 
-_SHEETS = "https://www.nvidia.com/en-us/data-center/"
+_H100 = "https://archive-lib.hpctech.co.jp/gpuproduct/nvidia-h100.html (NVIDIA's table: {} TFLOPS bf16 with sparsity, half without)"
+_H20 = "https://willitrunai.com/es/gpus/h20-96gb (148 TFLOPS, 96 GB)"
+_A100 = "https://hmc-tech.com/gpu/nvidia-a100-vs-nvidia-a40 ({} TFLOPS bf16 tensor)"
+_L40 = "https://www.mullet.se/product.html?product_id=355414 (NVIDIA's table: {} TFLOPS bf16)"
+_4090 = "https://waredb.com/processor/nvidia-geforce-rtx-4090 (165.15 TFLOPS bf16 tensor)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +29,21 @@ class Card:
 
 
 CARDS = (
-    Card("H200", 141, 989e12, f"{_SHEETS}h200/: 1,979 TFLOPS bf16 with sparsity, half without"),
-    Card("H100 NVL", 94, 835e12, f"{_SHEETS}h100/: 1,671 TFLOPS bf16 with sparsity, half without"),
-    Card("H100 PCIe", 80, 756e12, f"{_SHEETS}h100/ (PCIe, first edition): 1,513 TFLOPS bf16 with sparsity, half without"),
-    Card("H100", 80, 989e12, f"{_SHEETS}h100/ (SXM): 1,979 TFLOPS bf16 with sparsity, half without"),
-    Card("H800", 80, 989e12, "as H100 SXM; only links and fp64 are slower"),
-    Card("H20", 96, 148e12, "148 TFLOPS dense bf16, as reported of NVIDIA's data sheet for H20"),
-    Card("A100", 80, 312e12, f"{_SHEETS}a100/: 312 TFLOPS bf16"),
-    Card("A800", 80, 312e12, "as A100; only links are slower"),
-    Card("L40S", 48, 362e12, f"{_SHEETS}l40s/: 362.05 TFLOPS bf16"),
-    Card("L40", 48, 181e12, f"{_SHEETS}l40/: 181.05 TFLOPS bf16"),
-    Card("L20", 48, 119.5e12, "119.5 TFLOPS dense bf16, as reported of NVIDIA's data sheet for L20"),
-    Card("L4", 24, 121e12, f"{_SHEETS}l4/: 242 TFLOPS bf16 with sparsity, half without"),
-    Card("A40", 48, 149.7e12, f"{_SHEETS}a40/: 149.7 TFLOPS bf16"),
-    Card("A10", 24, 125e12, f"{_SHEETS}products/a10-gpu/: 125 TFLOPS bf16"),
-    Card("RTX 4090", 24, 165e12, "NVIDIA Ada GPU architecture white paper, appendix A: 165.2 TFLOPS bf16, fp32 sums"),
-    Card("RTX 3090", 24, 71e12, "NVIDIA Ampere GA102 white paper, table 2: 71 TFLOPS bf16, fp32 sums"),
-    Card("A6000", 48, 154.8e12, "NVIDIA Ampere GA102 white paper: 154.8 TFLOPS bf16"),
+    Card("H200", 141, 989e12, "the chip of H100 SXM: https://glennklockwood.com/garden/processors/h100"),
+    Card("H100 PCIe", 80, 756e12, _H100.format("1,513")),
+    Card("H100", 80, 989e12, _H100.format("1,979")),
+    Card("H800", 80, 989e12, f"as H100 SXM, only links and fp64 are slower; {_H100.format('1,979')}"),
+    Card("H20", 96, 148e12, _H20),
+    Card("A100", 80, 312e12, _A100.format("311.87")),
+    Card("A800", 80, 312e12, f"as A100, only links are slower; {_A100.format('311.87')}"),
+    Card("L40S", 48, 362e12, _L40.format("362.05")),
+    Card("L40", 48, 181e12, _L40.format("181.05")),
+    Card("A40", 48, 149.7e12, _A100.format("149.67")),
+    Card("RTX 4090", 24, 165e12, _4090),
 )
 
 _TORCHTITAN = "https://github.com/pytorch/torchtitan/blob/main/benchmarks/llama3_h100_202412_torchtitan.md"
+_GIST = "https://gist.github.com/chenyaofo/d4cd6a20ab4b95cb3a49491747e2139a"
 _TORCHTITAN_A100 = "https://github.com/pytorch/torchtitan/blob/main/docs/performance.md (of 2024)"
 _AUTOMODEL = "https://docs.nvidia.com/nemo/automodel/latest/about/key-features.html"
 
@@ -52,7 +51,7 @@ _AUTOMODEL = "https://docs.nvidia.com/nemo/automodel/latest/about/key-features.h
 def find_card(name: str | None) -> Card | None:
     """Returns the card whose name is part of `name` (`NVIDIA H800`, `A100-SXM4-40GB`); None: not known."""
     text = re.sub(r"[-_]", " ", name or "")
-    found = next((card for card in CARDS if re.search(rf"\b{card.name}\b", text, re.IGNORECASE)), None)
+    found = next((c for c in CARDS if re.search(rf"\b{c.name.removeprefix('RTX ')}\b", text, re.IGNORECASE)), None)
     if found is not None and (said := re.search(r"(\d+) ?GB", text, re.IGNORECASE)):
         return Card(found.name, float(said[1]), found.flops, found.source)
     return found
@@ -70,7 +69,14 @@ def default_mfu(card: Card, *, has_experts: bool) -> Figure:
             _AUTOMODEL,
         )
     if card.name in ("A100", "A800"):
-        return Figure(0.50, "of peak", PUBLISHED, "50.5 % for Llama 3 70B, 56.3 % for 8B on 64 A100, FSDP2", _TORCHTITAN_A100)
-    if card.name in ("H100", "H800", "H200", "H100 NVL", "H100 PCIe"):
+        return Figure(
+            0.40,
+            "of peak",
+            PUBLISHED,
+            "5.33 rows of 4,096 a second: Llama 7B on 8 A800 with transformers and DeepSpeed ZeRO-2 (FSDP2 with "
+            "torch.compile reached 56.8 % on 64 A100)",
+            f"{_GIST}; {_TORCHTITAN_A100}",
+        )
+    if card.name in ("H100", "H800", "H200", "H100 PCIe"):
         return Figure(0.33, "of peak", PUBLISHED, "33 % for Llama 3.1 8B on 8 H100, FSDP2 without torch.compile", _TORCHTITAN)
     return Figure(0.33, "of peak", FORMULA, "33 %, as on H100: nothing found for this card", _TORCHTITAN)

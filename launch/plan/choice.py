@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from configs.deepspeed_keys import settings_of
 from configs.engine_choice import HEADROOM, HOST_HEADROOM, Candidate, candidates
-from configs.memory import Memory, Model, Setup, estimate
+from configs.memory import Memory, Model, Setup, ZeroSizes, estimate
 from configs.schema import RunConfig
 
 GB = 10**9
@@ -54,11 +55,19 @@ class Fit:
         return self.nodes.ranks
 
     @property
+    def name(self) -> str:
+        """The engine, or the adapter, as `lora` is what a column is about then."""
+        return self.candidate.name if self.adapter == "none" else self.adapter
+
+    @property
+    def on_host(self) -> bool:
+        """Something lives in host memory."""
+        return self.candidate.offload_optimizer or self.candidate.offload_parameters
+
+    @property
     def title(self) -> str:
         """`zero3 x16`, `lora x1`; `+host` where something lives in host memory."""
-        name = self.candidate.name if self.adapter == "none" else self.adapter
-        moved = "+host" if self.candidate.offload_optimizer or self.candidate.offload_parameters else ""
-        return f"{name}{moved} x{self.ranks}"
+        return f"{self.name}{'+host' if self.on_host else ''} x{self.ranks}"
 
     @property
     def micro_batches(self) -> int:
@@ -80,6 +89,27 @@ def setup_of(config: RunConfig, ranks: int) -> Setup:
         recompute=training.gradient_checkpointing,
         shard_size=engine.shard_size if engine.shard_size and ranks % engine.shard_size == 0 else None,
         frozen_bytes=2 if half else 4,
+        zero=zero_sizes(config),
+    )
+
+
+def zero_sizes(config: RunConfig) -> ZeroSizes:
+    """Returns DeepSpeed's sizes as the user's own settings leave them."""
+    usual = ZeroSizes(buckets=2 if config.engine.backend != "gloo" else 1)
+    if config.engine.deepspeed is None:
+        return usual
+    own = settings_of(config.engine).get("zero_optimization")
+    own = own if isinstance(own, dict) else {}
+
+    def size(key: str, otherwise: int) -> int:
+        value = own.get(key)
+        return int(value) if isinstance(value, (int, float)) else otherwise
+
+    return ZeroSizes(
+        bucket=size("reduce_bucket_size", usual.bucket),
+        buckets=usual.buckets if own.get("overlap_comm", True) else 1,
+        live=size("stage3_max_live_parameters", usual.live),
+        persistent=size("stage3_param_persistence_threshold", usual.persistent),
     )
 
 
@@ -158,9 +188,10 @@ def larger(nodes: Nodes, most: int = 1024) -> list[Nodes]:
     return found
 
 
-def first_fit(config: RunConfig, model: Model, nodes: Nodes) -> Fit | None:
-    """Returns the cheapest engine that fits these nodes, as `engine: auto` would take it."""
-    tried = (fit(config, model, candidate, nodes) for candidate in allowed(config, nodes.ranks))
+def first_fit(config: RunConfig, model: Model, nodes: Nodes, *, host: bool = True) -> Fit | None:
+    """Returns the cheapest engine that fits these nodes, as `engine: auto` would take it; without `host`, on GPUs alone."""
+    left = [c for c in allowed(config, nodes.ranks) if host or not (c.offload_optimizer or c.offload_parameters)]
+    tried = (fit(config, model, candidate, nodes) for candidate in left)
     return next((found for found in tried if found is not None), None)
 
 
@@ -180,7 +211,9 @@ def columns(
     lora = _fewest(config, adapted, nodes) if adapted is not None else None
     room = most - (lora is not None)
     here = [found for candidate in allowed(config, nodes.ranks) if (found := fit(config, model, candidate, nodes))]
-    fewer = [found for less in smaller(nodes) if (found := first_fit(config, model, less))]
+    here = [found for found in here if not found.on_host] or here
+    here = list({found.title: found for found in reversed(here)}.values())[::-1]
+    fewer = _while_it_fits(config, model, smaller(nodes))
     kept = here[: max(1, room - min(2, len(fewer)))]
     kept += _cheapest(fewer, room - len(kept), hours)
     return [*kept, *([lora] if lora else [])]
@@ -192,11 +225,22 @@ def _cheapest(found: Sequence[Fit], room: int, hours: Callable[[Fit], float | No
 
 
 def _fewest(config: RunConfig, model: Model, nodes: Nodes) -> Fit | None:
-    """Returns the fewest GPUs that hold a model, with the engine for them."""
-    for less in [*reversed(smaller(nodes)), nodes]:
-        if found := first_fit(_engine_free(config), model, less):
-            return found
+    """Returns the fewest GPUs that hold a model, with the engine for them; host memory only where GPUs alone do not."""
+    for host in (False, True):
+        if found := _while_it_fits(_engine_free(config), model, [nodes, *smaller(nodes)], host=host):
+            return found[-1]
     return None
+
+
+def _while_it_fits(config: RunConfig, model: Model, places: Sequence[Nodes], *, host: bool = True) -> list[Fit]:
+    """Returns the cheapest engine on each of `places`, most GPUs first, up to the first that holds it no more."""
+    found = []
+    for nodes in places:
+        best = first_fit(config, model, nodes, host=host)
+        if best is None:
+            break
+        found.append(best)
+    return found
 
 
 def _engine_free(config: RunConfig) -> RunConfig:

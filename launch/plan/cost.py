@@ -13,7 +13,7 @@ from configs.facts import Shape
 from configs.runfolder import read_json
 from configs.schema import RunConfig
 from configs.site import Partition, Site
-from launch.plan.figures import FORMULA, Figure, unknown, weakest
+from launch.plan.figures import Figure, unknown
 from launch.records import read_starts
 
 
@@ -41,7 +41,7 @@ def cost_of(wall_h: Figure, gpus: int, site: Site, partition: Partition | None, 
         missing = ask or hours.missing
         return Cost(hours, unknown(currency, missing), unknown(currency, missing))
     source = f"{site.path}" + (f", {site.price.source}" if site.price.source else "")
-    basis = weakest(hours.basis, FORMULA)
+    basis = hours.basis  # the price itself is given
     listed = Figure(
         hours.value * price, currency, basis, f"GPU-hours x list price = {hours.value:.4g} x {currency} {price:g}", source, _times(hours.band, price)
     )
@@ -118,7 +118,8 @@ def budget_left(config: RunConfig, site: Site, runs: Path, *, this_run: str = ""
 def used_hours(runs: Path, project: str, *, this_run: str = "") -> float:
     """Returns the GPU-hours that the runs of a project have taken, or are going to take while they are in the queue."""
     folders = [path for path in runs.iterdir() if path.is_dir() and path.name != this_run] if runs.is_dir() else []
-    return sum(hours_of(folder) for folder in folders if project_of(folder) == project)
+    points = [path.parent for path in runs.glob("*/*/point.json") if path.parent.parent.name != this_run]
+    return sum(hours_of(folder) for folder in [*folders, *points] if project_of(folder) == project)
 
 
 def hours_of(run: Path) -> float:

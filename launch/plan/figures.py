@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MEASURED, PUBLISHED, FORMULA = "measured", "published", "formula only"
+# GIVEN is what the user says of the work, such as the number of tokens: it makes no figure less certain.
+GIVEN, MEASURED, PUBLISHED, FORMULA = "given", "measured", "published", "formula only"
 GB = 10**9
 
 
@@ -42,7 +43,7 @@ def unknown(unit: str, missing: str, formula: str = "") -> Figure:
 
 def weakest(*bases: str) -> str:
     """Returns the least certain of several bases."""
-    return max(bases, key=(MEASURED, PUBLISHED, FORMULA).index)
+    return max(bases, key=(GIVEN, MEASURED, PUBLISHED, FORMULA).index)
 
 
 def spell(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.durations import parse_seconds
 from configs.engine_choice import Candidate
@@ -24,10 +24,7 @@ from launch.plan.disk import disk_of, shortage
 from launch.plan.figures import FORMULA, GB, Figure, spell_hours, unknown
 from launch.plan.flops import Flops, flops_of, has_experts
 from launch.plan.speed import Rate, Speed, speed_of
-from launch.plan.work import Work, work_of
-
-if TYPE_CHECKING:
-    from data_pipelines.index import Count
+from launch.plan.work import Size, Work, work_of
 
 ROWS = ("parameters", "gradients", "optimizer", "activations", "logits, buffers", "peak")
 SCHEMA_VERSION = 1
@@ -153,7 +150,7 @@ def make_plan(
     site: Site,
     shape: Shape,
     facts: Facts,
-    count: Count | None = None,
+    count: Size | None = None,
     *,
     partition: Partition | None = None,
     calibrate: Path | None = None,
@@ -265,7 +262,7 @@ def memory_figures(found: Fit, measured: Measured | None = None) -> dict[str, Fi
         part: Figure(getattr(found.memory, part).accelerator / GB, "GB", FORMULA, memory_formula(found, part)) for part in PARTS
     }
     total = found.memory.total.accelerator / GB
-    error, source = memory_band(found.setup.engine, found.adapter)
+    error, source = memory_band(found.setup.engine, found.adapter, on_host=found.on_host)
     if measured is not None and measured.memory_error is not None:
         error, source = abs(measured.memory_error), f"run {measured.run}: measured over predicted {1 + measured.memory_error:.2f}"
     both = made.pop("logits"), made.pop("buffers")
