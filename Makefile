@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit runs distributed prove kills chain bench-small soak bench evidence clean
+.PHONY: demo oncology test lint unit runs distributed prove kills chain slurm bench-small soak bench evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit runs distributed kills faults prove chain bench-small
+test: lint unit runs distributed kills faults prove chain slurm bench-small
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -52,6 +52,11 @@ faults: $(INSTALLED)
 # The main job on real input, and what it leaves.
 chain: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/chain
+
+# A real Slurm of three nodes on this machine: installed through apt-get when missing, as root. In CI ($CI) never left out.
+slurm: $(INSTALLED)
+	@status=0; $(BIN)/python -m tests.slurm.packages || status=$$?; \
+	case $$status in 0) $(BIN)/python -m pytest -q tests/slurm ;; 3) ;; *) exit $$status ;; esac
 
 # Full counts, in shards that continue where they stopped; each writes docs/evidence/NAME.json.
 soak: $(INSTALLED)

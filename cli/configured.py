@@ -38,6 +38,23 @@ def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bo
     return _resolved(attempted, config, stem, facts_of(config), trains=trains)
 
 
+def load_for_data(arguments: Sequence[str]) -> RunConfig:
+    """Returns what `[RUN.yaml] [key=value ...]` asks for, for work on its data alone.
+
+    What it says of GPUs and engines is not this machine's concern: the data of a GPU run is prepared on CPU nodes.
+
+    Raises:
+        ConfigError: every problem found, one line each, but those of the engine and its arithmetic.
+    """
+    attempted = compose.attempt(arguments)
+    facts = facts_of(attempted.config)
+    config = compose.resolve(attempted.config, facts).config
+    attempted.add([line for line in check(config, facts) if line.startswith(("data.", "objective.", "model.path", "model.tokenizer"))])
+    if attempted.problems:
+        raise ConfigError(attempted.problems)
+    return config
+
+
 @dataclass(frozen=True, slots=True)
 class GivenForCluster:
     """As `Given`, resolved for the nodes that it asks for instead of for this machine."""

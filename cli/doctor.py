@@ -1,4 +1,4 @@
-"""`aisc doctor`: is this machine ready? Each check says what it found and, when it is wrong, what to do."""
+"""`aisc doctor`: is this machine, this node, this cluster ready? Each check says what it found and, when it is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cli.screens import console, split_flags
+from cli.screens import console, split_values
+from configs import compose
+from configs.errors import UserError
 from configs.facts import count_gpus
 from configs.runfolder import runs_dir
+from configs.schema import RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DISTRIBUTION = "aisc-finetune"
 TOP_LEVEL = ("cli", "configs", "data_pipelines", "launch", "train")
 ROOT = Path(__file__).resolve().parent.parent
 MIN_FREE_BYTES = 10 * 2**30
 MIN_SHARED_BYTES = 1 * 2**30
+# Longest wait for compute nodes, in seconds.
+WAIT_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +45,40 @@ class Finding:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 1 when something is not ready."""
-    split_flags(arguments, ())
+    options, words = split_values(arguments, values=("--nodes", "--wait", "--save", "--compare", "--facts"))
+    if "--facts" in options:
+        from cli.doctor_nodes import print_facts
+
+        return print_facts(options["--facts"])
+    config = compose.load(words).config
     screen = console()
-    findings = [finding for check in CHECKS for finding in check()]
+    if options:
+        return compare_machines(screen, options, config)
+    from cli.doctor_cluster import check_cluster
+
+    findings = [*(finding for check in CHECKS for finding in check()), *check_cluster(config.cluster)]
+    return show(screen, findings)
+
+
+def compare_machines(screen: Console, options: dict[str, str], config: RunConfig) -> int:
+    """Does what `--nodes`, `--save` or `--compare` asks for."""
+    from cli import doctor_nodes
+
+    if len(options.keys() & {"--nodes", "--save", "--compare"}) != 1:
+        raise UserError("aisc doctor: give one of --nodes N, --save FILE, --compare FILE")
+    if "--save" in options:
+        return doctor_nodes.save(screen, Path(options["--save"]), config)
+    if "--compare" in options:
+        return doctor_nodes.compare(screen, Path(options["--compare"]), config)
+    nodes, wait_s = options["--nodes"], options.get("--wait", str(WAIT_S))
+    for name, text in (("--nodes", nodes), ("--wait", wait_s)):
+        if not text.isdigit() or int(text) < 1:
+            raise UserError(f"{name} {text}: expected 1 or more")
+    return doctor_nodes.look_at_nodes(screen, int(nodes), int(wait_s), config)
+
+
+def show(screen: Console, findings: list[Finding]) -> int:
+    """Prints the findings; 1 when something is not ready."""
     for finding in findings:
         mark = "ok " if finding.is_ok else "NOT"
         screen.print(Text(f"  {mark}  {finding.what:<12} {finding.found}", style="" if finding.is_ok else "bold red"), soft_wrap=True)

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "plan", "prove", "prepare")),
-    ("Run", ("train",)),
-    ("After", ("runs", "chat", "export")),
+    ("Run", ("train", "launch")),
+    ("After", ("runs", "eval", "chat", "export")),
     ("Shell", ("completion",)),
 )
 
@@ -38,7 +38,20 @@ VERBS = {
             "--to FILE": "where the YAML goes; run.yaml without it",
         },
     ),
-    "doctor": Verb("is this machine ready?", ("aisc doctor",)),
+    "doctor": Verb(
+        "is this machine, this node, this cluster ready?",
+        (
+            "aisc doctor [cluster.KEY=VALUE ...]              this machine, and Slurm where it is",
+            "aisc doctor --nodes N cluster.partition=NAME     what N compute nodes have that this machine has not",
+            "aisc doctor --save FILE, then elsewhere --compare FILE",
+        ),
+        {
+            "--nodes N": "runs on N nodes through srun and lists the differences",
+            "--wait SECONDS": "longest wait for those nodes (120)",
+            "--save FILE": "what this machine is, as JSON",
+            "--compare FILE": "this machine against a saved one",
+        },
+    ),
     "inspect": Verb(
         "see what the model will see: tokens, loss mask, packing",
         ("aisc inspect RUN.yaml [key=value ...]",),
@@ -82,6 +95,7 @@ VERBS = {
             "aisc train model=FOLDER data=FILE [adapter=lora] [key=value ...]",
             "aisc train RUN.yaml [key=value ...]          the YAML, with changes",
             "aisc train experiment=demo                   a packaged experiment",
+            "aisc train RUN.yaml -m key=value,value ...   every combination, one after another",
         ),
         {
             "--dry-run": "everything but training",
@@ -90,14 +104,43 @@ VERBS = {
         },
         takes_keys=True,
     ),
-    "runs": Verb(
-        "list, show, compare",
+    "launch": Verb(
+        "through Slurm: checked, saved, requeued, resumed",
         (
-            "aisc runs [list]                              every run of the folder of runs",
-            "aisc runs show RUN [--replies]                what happened, what came out",
+            "aisc launch RUN.yaml [key=value ...]         what aisc train takes, through the queue",
+            "aisc launch RUN.yaml cluster.nodes=4         on four nodes",
+            "aisc launch RUN.yaml -m key=value,value ...  every combination, as one job array",
+        ),
+        {
+            "--dry-run": "print the plan and the script; write nothing, submit nothing",
+            "--follow": "stay and show how it goes",
+            "--new": "a new run where one of this configuration exists already",
+        },
+        takes_keys=True,
+    ),
+    "runs": Verb(
+        "list, show, follow, stop, resume, retry, compare, goodput",
+        (
+            "aisc runs [list]                              every run, with what Slurm does with it now",
+            "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
+            "aisc runs stop RUN                            saves first; is not requeued",
+            "aisc runs resume RUN                          into the queue again, from its newest checkpoint",
+            "aisc runs retry RUN|SWEEP                     the same after a failure; of a sweep the failed points",
             "aisc runs compare RUN RUN ... [--svg FILE]    their settings and losses side by side",
+            "aisc runs goodput [RUN ...] [--svg FILE]      where the GPU-hours went and what they cost, beside sacct",
+            "aisc runs goodput [--project P] [--month 2026-11]      of all runs, by project and month",
         ),
         {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
+    ),
+    "eval": Verb(
+        "score a run or a model folder on held-out data",
+        ("aisc eval RUN                        its model on what it held out", "aisc eval FOLDER --on RUN            any model folder on what RUN held out"),
+        {
+            "--on RUN": "whose held-out data; the run's own without it",
+            "--device cpu|cuda": "where to compute; a GPU when there is one",
+            "--rows N": "packed rows at once (4)",
+        },
     ),
     "chat": Verb(
         "talk to it",
@@ -132,7 +175,7 @@ def overview() -> str:
     lines += [
         "",
         "  aisc train model=/models/Qwen3-8B data=chats.jsonl adapter=lora",
-        "  aisc train run.yaml optimizer.lr=5e-5",
+        "  aisc train run.yaml optimizer.lr=5e-5          aisc launch run.yaml cluster.nodes=4",
         "",
         "aisc VERB --help            the 20 keys people change, with units and defaults",
         "aisc VERB --help optimizer  every key of one section        --help all   every key",

@@ -22,6 +22,7 @@ VERBS = {
     "launch": "cli.launch:main",
     "job": "cli.job:main",
     "runs": "cli.runs:main",
+    "eval": "cli.eval:main",
     "chat": "cli.chat:main",
     "export": "cli.export:main",
     "completion": "cli.completion:main",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 
-from cli.configured import load_checked
+from cli.configured import load_for_data
 from cli.screens import console, split_flags
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     _, rest = split_flags(arguments, ())
-    config = load_checked(rest).config
+    config = load_for_data(rest)
     from data_pipelines.build import prepare
     from train.data_progress import data_progress
     from train.models import tokenizer_folder

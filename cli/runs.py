@@ -1,8 +1,10 @@
-"""`aisc runs`: list, show, compare. Reads files only."""
+"""`aisc runs`: list, show, follow, stop, resume, retry, compare, goodput. What Slurm says is asked once, and is not needed."""
 
 from __future__ import annotations
 
+import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,57 +15,137 @@ from cli.screens import console, split_values
 from configs.atomic import write_file
 from configs.errors import UserError
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir
+from launch.explain import explain
+from launch.listing import Row, list_rows
+from launch.live import Accounts, ask_accounts, ask_queue, jobs_of
 from launch.runs import RunSummary, all_runs, differing_keys, find_run, frozen_config, read_replies, summarize, timeline
+from launch.sweep import SweepSummary, all_sweeps, find_sweep, summarize_sweep
+from launch.words import spell_hours, spell_share
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-VERBS = ("list", "show", "compare")
+VERBS = ("list", "show", "follow", "stop", "resume", "retry", "compare", "goodput")
 SHOWN_EVENTS = 20
+# Left out of the list from the right on a terminal that is too narrow for all.
+COLUMNS = ("RUN", "STATE", "STEP", "EVAL_LOSS", "LEFT", "GPU-h", "TRAINED")
+ORDER = ("RUN", "STATE", "STEP", "EVAL_LOSS", "GPU-h", "TRAINED", "LEFT")
+RIGHT = ("GPU-h", "TRAINED", "LEFT")
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
-    options, words = split_values(arguments, values=("--svg", "run.dir"), flags=("--replies",))
+    values = ("--svg", "--project", "--month", "run.dir")
+    options, words = split_values(arguments, values=values, flags=("--replies",))
     verb, names = (words[0], words[1:]) if words and words[0] in VERBS else ("list" if not words else "show", words)
     parent = runs_dir(options.get("run.dir"))
     screen = console()
     if verb == "list":
         list_runs(screen, parent)
         return 0
+    if verb == "goodput":
+        code: int = importlib.import_module("cli.goodput").main(screen, parent, names, options)
+        return code
     if not names:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
+    if verb in ("show", "retry") and "--replies" not in options and (sweep := find_sweep(names[0], parent)) is not None:
+        return of_sweep(screen, verb, sweep)
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
         compare(screen, runs, options.get("--svg"))
-    elif "--replies" in options:
+    elif verb == "show" and "--replies" in options:
         show_replies(screen, runs[0])
-    else:
+    elif verb == "show":
         for run in runs:
             show(screen, run)
+    else:
+        return act(screen, verb, runs)
+    return 0
+
+
+def act(screen: Console, verb: str, runs: list[RunFolder]) -> int:
+    """Follows, stops, resumes or retries; returns the exit code."""
+    if verb == "follow":
+        code: int = importlib.import_module("cli.follow").follow(screen, runs[0])
+        return code
+    does: Callable[[Path], str] = getattr(importlib.import_module("launch.control"), verb)
+    for run in runs:
+        screen.print(Text(does(run.path)), soft_wrap=True)
+    if verb != "stop":
+        screen.print(f"  follow  aisc runs follow {runs[0].name}", soft_wrap=True)
+    return 0
+
+
+def of_sweep(screen: Console, verb: str, sweep: Any) -> int:
+    """Shows a sweep's table, or starts its failed points again."""
+    if verb == "retry":
+        code: int = importlib.import_module("cli.sweep").retry(sweep)
+        return code
+    importlib.import_module("cli.sweep_table").show_sweep(screen, sweep)
     return 0
 
 
 def list_runs(screen: Console, parent: Path) -> None:
-    """Prints one line per run, newest first."""
-    runs = [summarize(run) for run in all_runs(parent)]
-    if not runs:
+    """Prints one line per run or sweep, newest first."""
+    rows, note = list_rows(parent, time.time())
+    sweeps = [summarize_sweep(sweep.path) for sweep in all_sweeps(parent)]
+    if not rows and not sweeps:
         screen.print(f"no runs in {parent}   (run.dir=FOLDER or $AISC_RUNS names another folder)")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name, justify in (("RUN", "left"), ("STATE", "left"), ("STEP", "right"), ("EVAL_LOSS", "left"), ("STARTED", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for run in runs:
-        table.add_row(run.name, spell_state(run), f"{run.step:,}/{run.total_steps:,}", spell_loss(run), spell_date(run.started))
-    screen.print(table)
+    cells = [(row.summary.started, cells_of(row), row.is_bad) for row in rows]
+    cells += [(sweep.started, cells_of_sweep(sweep), "failed" in sweep.counts) for sweep in sweeps]
+    lines = [dict(zip(ORDER, ORDER, strict=True)), *(line for _, line, _ in cells)]
+    widths = {name: max(len(line[name]) for line in lines) for name in ORDER}
+    shown = shown_columns(widths, screen.width if screen.is_terminal else None)
+    styles = ["bold", *("red" if is_bad else "" for _, _, is_bad in cells)]
+    for line, style in zip(lines, styles, strict=True):
+        text = "  ".join(line[name].rjust(widths[name]) if name in RIGHT else line[name].ljust(widths[name]) for name in shown)
+        screen.print(Text(text.rstrip(), style=style), soft_wrap=True)
     screen.print(Text("(in brackets: before training)   aisc runs show RUN"), style="dim")
+    if note:
+        screen.print(Text(note), style="dim", soft_wrap=True)
+
+
+def shown_columns(widths: dict[str, int], available: int | None) -> tuple[str, ...]:
+    """Returns the columns that fit into `available` columns of a terminal; all where nothing is cut off (None)."""
+    kept = list(COLUMNS)
+    while available is not None and len(kept) > 4 and sum(widths[name] + 2 for name in kept) - 2 > available:
+        kept.pop()
+    return tuple(name for name in ORDER if name in kept)
+
+
+def cells_of(row: Row) -> dict[str, str]:
+    """Returns the texts of a run's line."""
+    return {
+        "RUN": row.summary.name,
+        "STATE": row.state,
+        "STEP": f"{row.summary.step:,}/{row.summary.total_steps:,}" if row.summary.total_steps else "-",
+        "EVAL_LOSS": spell_loss(row.summary),
+        "GPU-h": "-" if row.hours is None else spell_hours(row.hours),
+        "TRAINED": spell_share(row.trained),
+        "LEFT": row.left,
+    }
+
+
+def cells_of_sweep(sweep: SweepSummary) -> dict[str, str]:
+    """Returns the texts of a sweep's line."""
+    return {
+        "RUN": f"{sweep.name} ({sweep.num_points})",
+        "STATE": sweep.state,
+        "STEP": f"{sweep.step:,}/{sweep.total_steps:,}" if sweep.total_steps else "-",
+        "EVAL_LOSS": f"{sweep.best:.3f} best" if sweep.best is not None else "-",
+        "GPU-h": "-",
+        "TRAINED": "-",
+        "LEFT": "-",
+    }
 
 
 def show(screen: Console, run: RunFolder) -> None:
     """Prints what a run did and what came out."""
     summary = summarize(run)
     result = read_json(run.result_path) or {}
-    screen.print(Text(f"{run.name}   {summary.status}"), soft_wrap=True)
+    for line in story_of(run.path):
+        screen.print(Text(line), soft_wrap=True)
     rows = [("step", f"{summary.step:,} of {summary.total_steps:,}"), ("eval_loss", spell_loss(summary))]
     if result:
         rows += [
@@ -80,6 +162,14 @@ def show(screen: Console, run: RunFolder) -> None:
         screen.print(f"  ... {len(events) - SHOWN_EVENTS} earlier events: {run.path}/attempts/*/events.jsonl", style="dim")
     for event in events[-SHOWN_EVENTS:]:
         screen.print(Text(f"  {spell_clock(event['time'])}  {spell_event(event)}"), soft_wrap=True)
+
+
+def story_of(run: Path) -> list[str]:
+    """Returns what happened to a run, in at most ten lines; the accounting is asked only of a job that the queue forgot."""
+    numbers = jobs_of(run)
+    queue = ask_queue(numbers)
+    is_gone = bool(numbers) and numbers[-1] not in queue.jobs and not queue.note
+    return explain(run, now=time.time(), queue=queue, accounts=ask_accounts(numbers) if is_gone else Accounts(note="not asked for"))
 
 
 def show_replies(screen: Console, run: RunFolder) -> None:

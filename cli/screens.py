@@ -9,6 +9,14 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.values import nearest
 
+# Many points from one command, by Hydra's words for it.
+MULTIRUN = ("-m", "--multirun")
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """True when the command asks for many points."""
+    return any(word in MULTIRUN for word in arguments)
+
 
 def console() -> Console:
     """Returns the console: colours on a terminal unless NO_COLOR is set, at least 80 columns elsewhere."""

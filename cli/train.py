@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import shlex
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.configured import load_checked
-from cli.screens import console, split_values
+from cli.screens import console, is_multirun, split_values
 from configs import compose
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
 from configs.schema import RunConfig
@@ -25,6 +26,9 @@ VALUES = ("--into",)
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
+    if is_multirun(arguments):
+        code: int = importlib.import_module("cli.sweep").train(arguments)
+        return code
     flags, rest = split_values(arguments, values=VALUES, flags=FLAGS)
     given = load_checked(rest, is_smoke="--smoke" in flags, trains=True)
     if "--into" in flags:  # a job's script: the folder was made when the job was submitted

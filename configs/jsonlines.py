@@ -9,6 +9,8 @@ from typing import Any
 
 from configs.errors import CheckpointError
 
+# More than the longest line of a ledger or of phases.
+_END_BYTES = 4096
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -67,6 +69,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         elif number < len(lines):
             raise CheckpointError(f"{path}: line {number} is not a JSON object; the file was changed since")
     return values
+
+
+def read_last_line(path: Path) -> dict[str, Any] | None:
+    """Returns the newest object of `path`, of which only the end is read; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    return next((value for line in reversed(lines) if (value := _parse(line)) is not None), None)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

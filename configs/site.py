@@ -90,6 +90,7 @@ class Bounds:
     """What a healthy node reaches at least (rates) or at most (skew, latency); None: only compared with its peers.
 
     peer_ratio: a node below this share of the median of its peers is named; peer_ratio 0.6 finds a link at half speed.
+    arrival_s: longest wait of the pre-flight for all ranks; more where a cold start of Python takes long.
     """
 
     matmul_tflops: float | None = None
@@ -100,6 +101,7 @@ class Bounds:
     disk_latency_ms: float | None = None
     clock_skew_s: float = 2.0
     peer_ratio: float = 0.6
+    arrival_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

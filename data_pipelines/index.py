@@ -172,6 +172,27 @@ def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, 
     return Count(found.tokens, found.supervised, found.rows, exact=False)
 
 
+def find_prepared(
+    data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int | None = None
+) -> Path | None:
+    """Returns the prepared folder of this section; None when it is not built, or when that is too much to look up.
+
+    Args:
+        data: the section; objective: sft or cpt; tokenizer_path: folder of the tokenizer; seed: of the split.
+        most_bytes: inputs larger than this are not hashed for it: preparing again finds the finished store by itself.
+    """
+    from data_pipelines import build
+
+    if not any(build.stores_dir(data.store).glob("*/train")):
+        return None
+    inputs = build.find_inputs(data)
+    if most_bytes is not None and sum(path.stat().st_size for path in inputs.paths) > most_bytes:
+        return None
+    name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
+    folder = build.folder_of(data, name)
+    return folder if (folder / "train").is_dir() else None
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META_NAME
     try:

@@ -65,7 +65,7 @@ def begin(run: Path, environment: Mapping[str, str]) -> float:
         job_id=place.job_id,
         stage=place.stage,
         restart=place.restart,
-        began=time.time(),
+        began=began_at(environment),
         nodes=place.nodes,
         gpus_per_node=place.gpus_per_node,
         step=step,
@@ -79,7 +79,17 @@ def begin(run: Path, environment: Mapping[str, str]) -> float:
         write_start(run, dataclasses.replace(start, ended=time.time(), code=EXIT_FAILED, verdict="gave up", cause=cause))
         raise LaunchError(cause)
     write_start(run, start)
-    return end_time(place.job_id, environment) or start.began + parse_seconds(config.cluster.time)
+    return end_time(environment) or start.began + parse_seconds(config.cluster.time)
+
+
+def began_at(environment: Mapping[str, str]) -> float:
+    """Returns when the job's script began, as it says itself, in seconds since 1970; now, when it does not."""
+    now = time.time()
+    try:
+        said = float(environment.get("AISC_BEGAN", ""))
+    except ValueError:
+        return now
+    return min(said, now)
 
 
 def starts_in_vain(run: Path, job_id: int, step: int) -> int:
@@ -116,7 +126,8 @@ def end(run: Path, code: int, environment: Mapping[str, str]) -> tuple[int, str]
         return EXIT_DONE, said
     if ending.verdict not in ("requeued", "excluded"):
         return code or EXIT_FAILED, said
-    refusal = requeue(job_id, restart, ending.excluded)
+    again = [node for node in _excluded_before(run, start) if node not in ending.excluded]
+    refusal = requeue(queue_name(environment), restart, ending.excluded, again)
     if refusal:
         said = f"{ending.cause}; not requeued: {refusal}"
         write_start(run, dataclasses.replace(start, ended=time.time(), code=code, verdict="stopped", cause=said))
@@ -134,12 +145,13 @@ class Ending:
 
 def judge(run: Path, start: JobStart, code: int) -> Ending:
     """Returns the verdict on a start from what the pre-flight and the attempt left, and from srun's exit code."""
-    if code == EXIT_AVOID_NODE:
-        check = read_json(run / "jobs" / f"{start.job_id}.{start.restart}.check.json") or {}
-        avoid = [str(node) for node in check.get("avoid", [])]
-        if avoid:
-            already = [node for other in read_starts(run) if other.job_id == start.job_id for node in other.excluded]
-            return Ending("excluded", str(check.get("cause", "")), list(dict.fromkeys([*already, *avoid])))
+    # srun's code may be that of a rank which had to be killed; what the pre-flight left says what it was.
+    check = read_json(run / "jobs" / f"{start.job_id}.{start.restart}.check.json") or {}
+    if code != 0 and check.get("code") == EXIT_AVOID_NODE:
+        already = [node for node in _excluded_before(run, start) if node not in check["again"]]
+        return Ending("excluded", str(check["cause"]), list(dict.fromkeys([*already, *check["avoid"]])))
+    if code != 0 and check.get("code"):
+        return Ending("failed", str(check["cause"]))
     attempt = attempt_of(run, start)
     ended = read_json(attempt.exit_path) if attempt is not None else None
     if ended is None:
@@ -152,6 +164,12 @@ def judge(run: Path, start: JobStart, code: int) -> Ending:
     if state == "superseded":
         return Ending("stopped", cause)
     return Ending("requeued" if kind in OUTSIDE else "failed", cause)
+
+
+def _excluded_before(run: Path, start: JobStart) -> list[str]:
+    """Returns the nodes that earlier starts of this job have excluded."""
+    others = [other for other in read_starts(run) if other.job_id == start.job_id and other.restart < start.restart]
+    return list(dict.fromkeys(node for other in others for node in other.excluded))
 
 
 def _judge_code(code: int, attempt: Attempt | None) -> Ending:
@@ -172,21 +190,24 @@ def attempt_of(run: Path, start: JobStart) -> Attempt | None:
     return None
 
 
-def requeue(job_id: int, restart: int, excluded: list[str]) -> str | None:
-    """Puts this job back into the queue; returns why not, when somebody has ended it on purpose.
+def requeue(job: str, restart: int, excluded: list[str], again: list[str]) -> str | None:
+    """Puts this job (its `queue_name`) back into the queue; returns why not, when somebody has ended it on purpose.
 
-    A controller that does not answer is waited for. Under preemption Slurm may requeue the job before we do: fine.
+    A controller that does not answer is waited for. Under preemption or an administrator's requeue Slurm has counted the
+    next start before this one is over: then nothing is left to do, though the job is COMPLETING as after scancel.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            state = job_fields(job_id)
-            if state.get("JobState") != "RUNNING" or int(state.get("Restarts", restart)) != restart:
-                return None if state.get("JobState") in ("PENDING", "REQUEUED") else f"the job is {state.get('JobState')}"
+            state = job_fields(job)
+            if state.get("JobState") in ("PENDING", "REQUEUED") or int(state.get("Restarts", restart)) > restart:
+                return None
+            if state.get("JobState") != "RUNNING":
+                return f"the job is {state.get('JobState')}"
             if excluded:
-                requeue_without(job_id, excluded)
+                requeue_without(job, excluded, again)
             else:
-                call(("scontrol", "requeue", str(job_id)))
+                call(("scontrol", "requeue", job))
             return None
         except LaunchError as error:
             if time.monotonic() > deadline:
@@ -194,18 +215,27 @@ def requeue(job_id: int, restart: int, excluded: list[str]) -> str | None:
             time.sleep(_AGAIN_S)
 
 
-def job_fields(job_id: int) -> dict[str, str]:
+def queue_name(environment: Mapping[str, str]) -> str:
+    """Returns how scontrol is told this very job: an element of an array by both numbers, `481516_3`.
+
+    The array's last element has the array's own number as its SLURM_JOB_ID: by that, all elements would be meant.
+    """
+    array, task = environment.get("SLURM_ARRAY_JOB_ID", ""), environment.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{array}_{task}" if array and task else environment["SLURM_JOB_ID"]
+
+
+def job_fields(job: str) -> dict[str, str]:
     """Returns what `scontrol show job` says, by name."""
-    words = call(("scontrol", "--oneliner", "show", "job", str(job_id))).split()
+    words = call(("scontrol", "--oneliner", "show", "job", job)).split()
     return dict(word.partition("=")[::2] for word in words if "=" in word)
 
 
-def end_time(job_id: int, environment: Mapping[str, str]) -> float | None:
+def end_time(environment: Mapping[str, str]) -> float | None:
     """Returns when Slurm will end the job, in seconds since 1970; None when it does not say."""
     if environment.get("SLURM_JOB_END_TIME", "").isdigit():
         return float(environment["SLURM_JOB_END_TIME"])
     try:
-        text = job_fields(job_id).get("EndTime", "")
+        text = job_fields(queue_name(environment)).get("EndTime", "")
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except (LaunchError, ValueError):
         return None

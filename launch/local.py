@@ -104,7 +104,7 @@ def _start(arguments: Sequence[str], processes: int) -> list[subprocess.Popen[by
             command,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             # A worker must not outlive this process, and a terminal's Ctrl-C must reach it once: through us.
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (no thread is started before this)
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (no thread is started before this)
             start_new_session=True,
             stdout=None if rank == 0 else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -164,5 +164,6 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Asks the kernel to end this process with its parent; for `preexec_fn`, before any thread is started."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

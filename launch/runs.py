@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,31 +35,53 @@ class RunSummary:
 
 
 def all_runs(parent: Path) -> list[RunFolder]:
-    """Returns the runs in `parent`, newest first."""
+    """Returns the runs in `parent`, newest first; those that wait for their first start too, a sweep's points not."""
     if not parent.is_dir():
         return []
-    folders = [path for path in parent.iterdir() if (path / "attempts").is_dir()]
-    return [RunFolder(path) for path in sorted(folders, key=lambda path: (path / "attempts").stat().st_mtime, reverse=True)]
+    return _newest_first(path for path in parent.iterdir() if _is_run(path))
+
+
+def sweep_runs(parent: Path) -> list[RunFolder]:
+    """Returns the runs of all sweeps in `parent`, newest first."""
+    return _newest_first(path for sweep in parent.glob("*/sweep.json") for path in sweep.parent.iterdir() if _is_run(path))
 
 
 def find_run(text: str, parent: Path) -> RunFolder:
-    """Returns the run that `text` means: a folder, a name, the six characters at its end, or the newest of a first part.
+    """Returns the run that `text` means: a folder, a name, the six characters at its end, the newest of a first part, or
+    that of a job of Slurm.
 
     Raises:
         UserError: there is none.
     """
     path = Path(text).expanduser()
-    if (path / "attempts").is_dir():
+    if _is_run(path):
         return RunFolder(path)
     runs = all_runs(parent)
-    exact = [run for run in runs if run.name == text]
+    points = sweep_runs(parent)
+    exact = [run for run in (*runs, *points) if run.name == text]
     by_id = [run for run in runs if text in run.name.split("-")[1:]]
     by_stem = [run for run in runs if run.name.startswith(f"{text}-")]
-    if found := [*exact, *by_id, *by_stem]:
+    by_job = [run for run in (*runs, *points) if text.isascii() and text.isdigit() and (run.path / "jobs" / f"{text}.json").is_file()]
+    if found := [*exact, *by_id, *by_stem, *by_job]:
         return found[0]
+    if text.isascii() and text.isdigit():
+        raise UserError(f"{text}: no run in {parent} has a job of this number; what Slurm itself remembers: sacct -j {text}")
     close = nearest(text, [run.name for run in runs])
     hint = f"did you mean {close}?" if close else f"there are: {', '.join(run.name for run in runs[:10]) or 'none'}"
     raise UserError(f"{text}: no such run in {parent}; {hint}")
+
+
+def _is_run(path: Path) -> bool:
+    if (path / "attempts").is_dir():
+        return True
+    return (path / "jobs").is_dir() and not (path / "sweep.json").exists()
+
+
+def _newest_first(paths: Iterable[Path]) -> list[RunFolder]:
+    def touched(path: Path) -> float:
+        return max(folder.stat().st_mtime for name in ("attempts", "jobs") if (folder := path / name).is_dir())
+
+    return [RunFolder(path) for path in sorted(paths, key=touched, reverse=True)]
 
 
 def summarize(run: RunFolder) -> RunSummary:

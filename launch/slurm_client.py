@@ -40,7 +40,8 @@ def call(
     except subprocess.TimeoutExpired as error:
         raise LaunchError(f"{command[0]}: the Slurm controller did not answer within {timeout_s:.0f} s; try again later") from error
     if done.returncode != 0:
-        said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip()) or f"exit code {done.returncode}"
+        lines = [line.strip().removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in done.stderr.splitlines()]
+        said = "; ".join(line for line in lines if line) or f"exit code {done.returncode}"
         if any(words in said for words in _SILENT):
             raise LaunchError(f"{command[0]}: the Slurm controller does not answer ({said}); try again later")
         raise LaunchError(f"{command[0]} refused: {said}")

@@ -35,10 +35,10 @@ class Script:
 
 def aisc_command() -> tuple[str, ...]:
     """Returns how nodes call this program: by absolute paths, so that no folder of the user can come before it."""
-    script = Path(sys.argv[0]).resolve()
-    if script.name == "aisc" and os.access(script, os.X_OK):
-        return (str(script),)
-    return (sys.executable, str(script))
+    for script in (Path(sys.argv[0]).resolve(), Path(sys.executable).with_name("aisc")):
+        if script.name == "aisc" and os.access(script, os.X_OK):
+            return (str(script),)
+    return (sys.executable, "-m", "cli.main")
 
 
 def queue_states(job_ids: Sequence[int]) -> dict[int, str]:
@@ -58,17 +58,27 @@ def queue_states(job_ids: Sequence[int]) -> dict[int, str]:
 
 def check_free(run: Path) -> None:
     """Raises LaunchError when a job of this run waits or runs, or a process of this machine trains it."""
-    jobs = read_jobs(run)
-    states = queue_states([job.job_id for job in jobs])
-    for job in jobs:
-        if states.get(job.job_id) in ALIVE:
-            raise LaunchError(
-                f"{run.name}: job {job.job_id} ({job.stage}) of this run is {states[job.job_id].lower()}; nothing was submitted. "
-                f"Follow it: aisc runs follow {run.name}. Stop it: aisc runs stop {run.name}"
-            )
+    stages = {job.job_id: job.stage for job in read_jobs(run)}
+    known = queue_states(list(stages))
+    alive = {**{job_id: state for job_id, state in known.items() if state in ALIVE}, **unrecorded(run)}
+    for job_id, state in alive.items():
+        raise LaunchError(
+            f"{run.name}: job {job_id} ({stages.get(job_id, 'submitted by hand')}) of this run is {state.lower()}; nothing was "
+            f"submitted. Follow it: aisc runs follow {run.name}. Stop it: aisc runs stop {run.name}"
+        )
     status = state_of(run)
     if status.state == "running" and "on this machine" in status.cause:
         raise LaunchError(f"{run.name}: {status.cause} trains this run; nothing was submitted")
+
+
+def unrecorded(run: Path) -> dict[int, str]:
+    """Returns the states of jobs in the queue whose script lies in `run`, recorded or not.
+
+    A script may have been submitted by hand, or sbatch may have given up waiting for an answer after all had gone well.
+    """
+    lines = call(("squeue", "--noheader", "--me", f"--name={run.name}", "--format=%A|%T|%o")).splitlines()
+    rows = [line.split("|", 2) for line in lines if line.count("|") >= 2]
+    return {int(job_id): state for job_id, state, command in rows if Path(command).parent == run}
 
 
 @contextlib.contextmanager
@@ -121,11 +131,12 @@ def try_out(script: str) -> str:
 def explain_refusal(said: str) -> str:
     """Returns sbatch's refusal with what the user can do."""
     remedies = {
-        "partition": "see what there is: sinfo -s; then cluster.partition=NAME",
         "account": "see yours: sacctmgr show associations user=$USER format=account,partition,qos; then cluster.account=NAME",
+        "partition": "see what there is: sinfo -s; then cluster.partition=NAME",
         "qos": "see yours: sacctmgr show associations user=$USER format=account,qos; then cluster.qos=NAME",
         "node count": "fewer cluster.nodes, or another cluster.partition (sinfo -s)",
         "node configuration": "no node has that much: cluster.gpus_per_node, cluster.cpus_per_rank, cluster.memory (sinfo -o '%P %D %c %m %G')",
+        "processors": "no node has that many cores: cluster.cpus_per_rank times cluster.ranks_per_node (sinfo -o '%P %D %c')",
         "time limit": "a shorter cluster.time; the run continues by itself in a further start (sinfo -o '%P %l')",
         "reservation": "see them: scontrol show reservation",
     }

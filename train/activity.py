@@ -1,9 +1,12 @@
 """What this process is doing right now: a few words that the watchdog reads from its thread. Standard library only.
 
-One process is one rank, so there is one activity. Noting a phase costs a tenth of a microsecond.
+One process is one rank, so there is one activity. Noting a phase costs a tenth of a microsecond, on rank 0 about one:
+it has a listener (train/phases.py).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 # In these one rank may work for long while the others wait, or nothing comes back before a whole file is written.
 SLOW_PHASES = ("first step", "replies", "save", "load", "export")
@@ -12,10 +15,10 @@ SLOW_PHASES = ("first step", "replies", "save", "load", "export")
 class Activity:
     """The update under way, the phase of it, the collective that was entered last, and what has been begun so far.
 
-    `count` moves alike on all ranks; `signs` moves with what one rank does alone.
+    `count` moves alike on all ranks; `signs` moves with what one rank does alone; `listener` is told of each phase.
     """
 
-    __slots__ = ("collective", "count", "first_step", "phase", "signs", "step")
+    __slots__ = ("collective", "count", "first_step", "listener", "phase", "signs", "step")
 
     def __init__(self) -> None:
         self.step = 0
@@ -24,6 +27,7 @@ class Activity:
         self.collective = ""
         self.count = 0
         self.signs = 0
+        self.listener: Callable[[Activity], None] | None = None
 
     @property
     def is_slow(self) -> bool:
@@ -35,9 +39,11 @@ CURRENT = Activity()
 
 
 def enter(phase: str) -> None:
-    """Notes what begins now: data, forward, backward, optimizer, evaluation, replies, save, load, export."""
+    """Notes what begins now: start, prepare, data, forward, backward, optimizer, evaluation, replies, save, load, export, end."""
     CURRENT.phase = phase
     CURRENT.count += 1
+    if CURRENT.listener is not None:
+        CURRENT.listener(CURRENT)
 
 
 def sign() -> None:
@@ -54,8 +60,7 @@ def begin_at(step: int) -> None:
 def begin_step(step: int) -> None:
     """Notes that update number `step` begins, with its data."""
     CURRENT.step = step
-    CURRENT.phase = "data"
-    CURRENT.count += 1
+    enter("data")
 
 
 def begin_collective(name: str) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 ENVIRONMENT = "AISC_DEADLINE"
 # Of the save and the step, measured: a busy file system may need twice as long next time.
 SAFETY = 2.0
-LEAST_S, MOST_UNKNOWN_S = 20.0, 600.0
+MOST_UNKNOWN_S = 600.0
+# From the last rank's save to the job being requeued: processes end, one more starts and asks the controller.
+END_S = 30.0
 UNKNOWN_SHARE = 0.1
 
 
@@ -51,12 +53,12 @@ class Deadline:
     def margin_s(self) -> float:
         """Seconds before the end at which to stop: what a save and the longest wait between two looks take, twice.
 
-        Before the first save a tenth of the whole time, 20 s to 10 min.
+        Before the first save a tenth of the whole time stands for it, at most 10 min. Ending takes half a minute more.
         """
         if self.save_s is None:
             save_s = min(MOST_UNKNOWN_S, UNKNOWN_SHARE * ((self.at or self._began) - self._began))
-            return max(LEAST_S, save_s + self._longest_s)
-        return max(LEAST_S, SAFETY * (self.save_s + self._longest_s))
+            return END_S + save_s + self._longest_s
+        return END_S + SAFETY * (self.save_s + self._longest_s)
 
     def is_near(self) -> bool:
         """True when it is time to stop; to be asked between two steps and between two batches of an evaluation."""

@@ -43,6 +43,7 @@ from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
 from train.pace import Pace
+from train.phases import Phases
 from train.progress import Progress
 from train.replies import write_replies
 from train.report import write_report
@@ -87,20 +88,27 @@ def run(request: Request, console: Console | None) -> tuple[int, Finished | None
     """
     rank, _, world = distributed.rank_from_environment()
     words = LastWords(rank, world, request.run)
+    phases = Phases() if rank == 0 else None
     try:
-        return run_rank(request, console, words)
+        return run_rank(request, console, words, phases)
     except BaseException as error:
         raise words.end(error) from None
     finally:
         distributed.shutdown()
+        if phases is not None:
+            phases.close()
 
 
-def run_rank(request: Request, console: Console | None, words: LastWords) -> tuple[int, Finished | None]:
+def run_rank(
+    request: Request, console: Console | None, words: LastWords, phases: Phases | None
+) -> tuple[int, Finished | None]:
     """The body of `run`; what it raises is not yet told to the other ranks."""
     config = request.config
     check_trackers(config.tracker)
     is_first = distributed.rank_from_environment()[0] == 0
+    activity.enter("prepare")
     inputs = read_inputs(config, request.command, console if is_first else None)
+    activity.enter("start")
     hashing = Hashing([*weight_files(config), *tokenizer_files(inputs.tokenizer_path)])
     hang_timeout_s = parse_seconds(config.guard.hang_timeout)
     context = distributed.start(
@@ -123,6 +131,8 @@ def run_rank(request: Request, console: Console | None, words: LastWords) -> tup
     start = checkpoint.start_attempt(request.run, facts, context)
     watchdog = Watchdog(start.attempt, context.rank, context.world_size, hang_timeout_s, hint=continuing_hint).start()
     words.take(start.attempt, watchdog)
+    if phases is not None:
+        phases.write_to(start.attempt)
     return run_attempt(Session(request, inputs, learner, context, start, facts, screen, watchdog), words, lines)
 
 
@@ -201,6 +211,7 @@ def run_attempt(session: Session, words: LastWords, lines: list[tuple[str, str]]
     except BaseException as error:
         raise words.end(error) from None
     finally:
+        activity.enter("end")
         session.watchdog.stop()
         if is_main and attempt.successor() is None:
             report_on(session)
@@ -250,7 +261,8 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         if parts.ledger_file is not None:
             parts.ledger_file.close()
     if ending is Ending.STOPPED:
-        progress.say(f"saved step {state.step}. The same command continues.")
+        done = f"saved step {state.step}" if state.step else "stopped before the first step, nothing to save"
+        progress.say(f"{done}. The same command continues.")
         if is_main:
             cause = f"asked to stop ({stop.cause or 'by another rank'})"
             attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))

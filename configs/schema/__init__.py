@@ -18,6 +18,7 @@ from configs.schema.execution import (
     TrackerSection,
 )
 from configs.schema.model import ModelSection
+from configs.schema.sweep import SweepSection
 from configs.schema.training import LrSchedulerSection, ObjectiveSection, OptimizerSection, TrainingSection
 
 
@@ -40,6 +41,7 @@ class RunConfig:
     run: RunSection = field(default_factory=RunSection)
     cluster: ClusterSection = field(default_factory=ClusterSection)
     tracker: TrackerSection = field(default_factory=TrackerSection)
+    sweep: SweepSection = field(default_factory=SweepSection)
 
 
 SECTIONS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(RunConfig))
@@ -61,6 +63,7 @@ __all__ = [
     "RunConfig",
     "RunSection",
     "SourceSection",
+    "SweepSection",
     "TrackerSection",
     "TrainingSection",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cli.main import main
-from configs.runfolder import RunFolder
+from configs.runfolder import RunFolder, read_json, read_metrics
 from launch.runs import find_run
 from tests.kills.lab import make_chats, make_tokenizer
 from train.report import render_report
@@ -50,7 +51,7 @@ def aisc(place: Path, capsys: pytest.CaptureFixture[str]) -> Aisc:
 
     def run(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
-        code = main([*arguments, f"run.dir={place / 'runs'}"] if arguments[0] in ("runs", "chat", "export") else list(arguments))
+        code = main([*arguments, f"run.dir={place / 'runs'}"] if arguments[0] in ("runs", "eval", "chat", "export") else list(arguments))
         said = capsys.readouterr()
         return code, said.out + said.err
 
@@ -184,6 +185,41 @@ def test_export_refuses_what_makes_no_sense(aisc: Aisc, tmp_path: Path) -> None:
     assert aisc("export", "first", "--merge", "--to", str(tmp_path / "a"))[1].endswith("--merge: is a whole model already\n")
     assert "an adapter keeps its dtype" in aisc("export", "second", "--dtype", "bfloat16", "--to", str(tmp_path / "b"))[1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("run", "kind"), [("first", "full"), ("second", "adapter")])
+def test_eval_of_a_run_gives_the_loss_that_its_training_ended_with(aisc: Aisc, place: Path, run: str, kind: str) -> None:
+    code, text = aisc("eval", run)
+    folder = find_run(run, place / "runs")
+    expected = read_json(folder.result_path)
+    assert code == 0 and expected is not None and f"{expected['eval_loss']:.3f}" in text
+    written = read_json(folder.path / "eval.json")
+    assert written is not None
+    (score,) = written["evaluations"]
+    assert score["loss"] == pytest.approx(expected["eval_loss"], rel=1e-5) and score["kind"] == kind
+    assert score["loss_by_source"]["train"] == pytest.approx(score["loss"])
+
+
+def test_eval_of_any_folder_on_what_a_run_held_out(aisc: Aisc, place: Path) -> None:
+    run = find_run("second", place / "runs")
+    base = find_run("first", place / "runs").path / "model"
+    code, text = aisc("eval", str(base), "--on", "second")
+    before = [line["eval_loss"] for line in read_metrics(run.path) if line.get("eval_loss") and line["step"] == 0]
+    assert code == 0 and f"{before[0]:.3f}" in text, "the adapter's base is where its run began"
+    aisc("eval", str(base), "--on", "second")
+    written = read_json(run.path / "eval.json")
+    assert written is not None
+    assert [score["model"] for score in written["evaluations"]].count(str(base)) == 1
+
+
+def test_eval_says_what_it_needs(aisc: Aisc, place: Path, tmp_path: Path) -> None:
+    base = find_run("first", place / "runs").path / "model"
+    shutil.copytree(base, tmp_path / "alone")
+    assert "--on RUN takes what that run held out" in aisc("eval", str(tmp_path / "alone"))[1]
+    make_tokenizer(tmp_path / "other", ["quite another text"])
+    shutil.copy(tmp_path / "other" / "tokenizer.json", tmp_path / "alone" / "tokenizer.json")
+    code, text = aisc("eval", str(tmp_path / "alone"), "--on", "first")
+    assert code == 2 and "has another vocabulary than first-" in text
 
 
 @pytest.mark.parametrize("run", ["first", "second"])

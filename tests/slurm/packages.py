@@ -1,0 +1,94 @@
+"""What the test cluster needs from the distribution, and its installation:  python -m tests.slurm.packages
+
+Debian's own Slurm, as root, once: some 30 MB to fetch and 30 s. Services of the packages are kept from starting.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+PACKAGE_OF = {
+    "munged": "munge",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+}
+# The database's half of slurmdbd is a file, not a command.
+PLUGIN, PLUGIN_PACKAGE = "slurm-wlm/accounting_storage_mysql.so", "slurm-wlm-mysql-plugin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+class NotCovered(RuntimeError):
+    """No cluster can be made here; the message says what is missing and what is not tested therefore."""
+
+
+def missing() -> list[str]:
+    """Returns the packages that are not installed."""
+    path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
+    found = {package for command, package in PACKAGE_OF.items() if shutil.which(command, path=path) is None}
+    if not any(Path("/usr/lib").glob(f"*/{PLUGIN}")):
+        found.add(PLUGIN_PACKAGE)
+    return sorted(found)
+
+
+def ensure() -> None:
+    """Installs what is missing.
+
+    Raises:
+        NotCovered: not root, no apt-get, or it failed.
+    """
+    packages = missing()
+    if os.geteuid() != 0:
+        raise NotCovered(
+            "tests/slurm: not covered here: launch, survival and pre-flight on a real Slurm. The test cluster makes network\n"
+            f"namespaces and needs root{' and: ' + ' '.join(packages) if packages else ''}. As root: make slurm"
+        )
+    if not packages:
+        return
+    if shutil.which("apt-get") is None:
+        raise NotCovered(f"tests/slurm: not covered here: no apt-get to install {' '.join(packages)}")
+    _apt_get("update")
+    own_policy = not POLICY.exists()
+    if own_policy:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+    try:
+        _apt_get("install", "--yes", "--no-install-recommends", *packages)
+    finally:
+        if own_policy:
+            POLICY.unlink(missing_ok=True)
+    if missing():
+        raise NotCovered(f"tests/slurm: not covered here: still missing after apt-get: {' '.join(missing())}")
+
+
+def _apt_get(*arguments: str) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        ["apt-get", "--quiet=2", *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    if done.returncode:
+        raise NotCovered(f"tests/slurm: not covered here: apt-get {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+
+
+def main() -> int:
+    """Installs; without root it says what is not covered, and only in CI ($CI) this is a failure. 3: not covered."""
+    try:
+        ensure()
+    except NotCovered as reason:
+        print(reason, file=sys.stderr)
+        return 1 if os.environ.get("CI") else 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
