@@ -36,7 +36,7 @@ def test_a_run_in_the_queue_at_work_and_requeued(tmp_path: Path) -> None:
     works = Queue({481411: Queued(481411, "RUNNING", "", NIGHT, "node03")})
     assert cells(run, works) == ["hk_cpt-77ab01", "running 481411 node03", "1,000/8,010", "-", "16.0", "83 %", "3 h 53"]
     run.start(NIGHT, NIGHT + 3600, verdict="requeued")
-    assert cells(run, waits)[1:] == ["requeued 481411 x1", "1,000/8,010", "-", "16.0", "51 %", "waits"]
+    assert cells(run, waits)[1:] == ["requeued 481411 x1", "1,000/8,010", "-", "16.0", "56 %", "waits"]
 
 
 @pytest.mark.parametrize(("kind", "words"), [("memory", "failed: out of memory"), ("failed", "failed: a check"), ("lost", "failed: rank lost")])
