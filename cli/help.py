@@ -95,6 +95,7 @@ VERBS = {
             "aisc train model=FOLDER data=FILE [adapter=lora] [key=value ...]",
             "aisc train RUN.yaml [key=value ...]          the YAML, with changes",
             "aisc train experiment=demo                   a packaged experiment",
+            "aisc train RUN.yaml -m key=value,value ...   every combination, one after another",
         ),
         {
             "--dry-run": "everything but training",
@@ -108,6 +109,7 @@ VERBS = {
         (
             "aisc launch RUN.yaml [key=value ...]         what aisc train takes, through the queue",
             "aisc launch RUN.yaml cluster.nodes=4         on four nodes",
+            "aisc launch RUN.yaml -m key=value,value ...  every combination, as one job array",
         ),
         {
             "--dry-run": "print the plan and the script; write nothing, submit nothing",

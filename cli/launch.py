@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.configured import GivenForCluster, load_for
+from cli.counting import count_data
 from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
 from configs import atomic
@@ -20,9 +21,9 @@ from configs.memory import model_of
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from configs.site import Site
-from data_pipelines.index import is_prepared
+from data_pipelines.index import find_prepared
 from launch.directives import directive_problems, known_options
-from launch.plan import Plan, budget_left, budget_problem, count_data, make_plan
+from launch.plan import Plan, budget_left, budget_problem, make_plan
 from launch.records import SCRIPT_NAMES, Job
 from launch.slurm import Launch, make_launch, render, slurm_time
 from launch.slurm_client import has_slurm
@@ -107,9 +108,9 @@ def scripts_of(prepared: Prepared) -> list[Script]:
     """Returns the scripts of all stages; prepare is left out when the data lies ready."""
     config, shape = prepared.config, prepared.shape
     tokenizer = str(Path(config.model.tokenizer or config.model.path or "").expanduser())
-    is_ready = is_prepared(config.data, config.objective.name, tokenizer, seed=config.training.seed, most_bytes=HASHED_HERE)
+    ready = find_prepared(config.data, config.objective.name, tokenizer, seed=config.training.seed, most_bytes=HASHED_HERE)
     train = Script("train", render(prepared.launch), shape.nodes, shape.gpus_per_node)
-    return chain(config, prepared.site, shape, prepared.folder.path, prepared.launch.command, train=train, is_prepared=is_ready)
+    return chain(config, prepared.site, shape, prepared.folder.path, prepared.launch.command, train=train, is_prepared=ready is not None)
 
 
 def launch(prepared: Prepared, scripts: list[Script]) -> tuple[list[Job], str]:

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cli.counting import count_data
 from cli.screens import console, split_values
 from configs import compose
 from configs.errors import ConfigError, UserError
@@ -19,12 +19,9 @@ from configs.runfolder import runs_dir
 from configs.schema import RunConfig
 from configs.site import Partition, Site, read_site, site_path
 from configs.values import nearest
-from launch.plan import Plan, count_data, make_plan
+from launch.plan import Plan, Size, make_plan
 from launch.plan.cards import CARDS, find_card
 from launch.plan.table import explain, explainable, table
-
-if TYPE_CHECKING:
-    from data_pipelines.index import Count
 
 VALUES = ("--explain", "--sheet", "--calibrate", "--gpu", "--tokens")
 # What a plan can do without: weights, data and tokenizer may lie elsewhere, or be still to come.
@@ -41,7 +38,7 @@ class Asked:
     shape: Shape
     facts: Facts
     partition: Partition | None
-    count: Count | None
+    count: Size | None
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +57,6 @@ def main(arguments: list[str]) -> int:
         asked.shape,
         asked.facts,
         asked.count,
-        count_from=f"--tokens {given['--tokens']}" if "--tokens" in given else "",
         partition=asked.partition,
         calibrate=_run_of(given["--calibrate"], asked.config) if "--calibrate" in given else None,
         compares=True,
@@ -148,16 +144,14 @@ def _place(config: RunConfig, gpu: str | None) -> tuple[Site, Shape, Facts, Part
     return site, Shape(1, gpus, gpus, 1), facts_of(config), None
 
 
-def _given_count(text: str, config: RunConfig) -> Count:
+def _given_count(text: str, config: RunConfig) -> Size:
     """Returns a count of `--tokens 2.1e9` (or 2.1B): full rows, all learned."""
-    from data_pipelines.index import Count
-
     found = re.fullmatch(r"([0-9][0-9_.,]*(?:e[0-9]+)?)\s*([kmbt]?)", text.strip().lower())
     if found is None:
         raise UserError(f"--tokens {text}: expected a number such as 2.1e9 or 2.1B")
     number = float(found[1].replace(",", "").replace("_", "")) * 1000 ** " kmbt".index(found[2] or " ")
     tokens = max(1, int(number))
-    return Count(tokens, tokens, max(1, -(-tokens // config.data.sequence_length)), exact=False)
+    return Size(tokens, tokens, max(1, -(-tokens // config.data.sequence_length)), f"--tokens {text}")
 
 
 def _run_of(text: str, config: RunConfig) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.configured import GivenForCluster, load_checked, load_for
 from cli.screens import MULTIRUN, console, split_values
+from cli.sweep_cost import cost_of
 from cli.sweep_plan import Loader, Plan, frozen_text, headline, make_plan, show_points, write_sweep
 from cli.sweep_table import show_sweep, tell_point
 from configs import compose
@@ -18,7 +19,9 @@ from configs.facts import shape_of
 from configs.schema import RunConfig
 from configs.site import read_site
 from launch import search, sweep_queue
+from launch.directives import directive_problems, known_options
 from launch.job import end_time
+from launch.records import read_jobs
 from launch.slurm import Launch, make_launch, render
 from launch.slurm_client import has_slurm
 from launch.stages import stage_launch
@@ -86,8 +89,14 @@ def launch(arguments: list[str]) -> int:
     given = [one for one in plan.given if isinstance(one, GivenForCluster)]
     launches = [point_launch(one, plan.sweep.run_of(point.number).path) for one, point in zip(given, plan.points, strict=True)]
     check_visible(plan.sweep.path, given[0].site)
+    if problems := directive_problems(plan.config.cluster.directives, known_options()):
+        raise ConfigError(problems)
     screen = console()
-    show_cost(screen, plan, launches)
+    cost = cost_of(plan, given)
+    throttle = plan.config.sweep.throttle
+    screen.print(f"{headline(plan)} ({throttle} at a time), {cost.text}", soft_wrap=True)
+    if cost.problem:
+        raise LaunchError(f"{cost.problem}; nothing was submitted")
     name = SEARCH_SCRIPT if plan.is_search else ARRAY_SCRIPT
     text = search_script(given[0], plan.sweep) if plan.is_search else array_script(plan, launches)
     if "--dry-run" in flags:
@@ -97,7 +106,7 @@ def launch(arguments: list[str]) -> int:
         return 0
     check_not_launched(plan.sweep, is_search=plan.is_search)
     try_out(text)
-    sweep = write_sweep(plan, "slurm")
+    sweep = write_sweep(plan, "slurm", cost.plans)
     sweep_queue.write_scripts(sweep, name, text)
     if plan.is_search:
         job = sweep_queue.submit_search(sweep)
@@ -105,7 +114,7 @@ def launch(arguments: list[str]) -> int:
         shape = given[0].shape
         numbers = [point.number for point in plan.points]
         job = sweep_queue.submit_array(
-            sweep, numbers, plan.config.sweep.throttle, nodes=shape.nodes, gpus_per_node=shape.gpus_per_node
+            sweep, numbers, throttle, nodes=shape.nodes, gpus_per_node=shape.gpus_per_node
         )
     screen.print(f"\nsubmitted {job.job_id}      script  {sweep.path / name}", soft_wrap=True)
     screen.print(f"  table   aisc runs show {sweep.short}       failed ones again  aisc runs retry {sweep.short}", soft_wrap=True)
@@ -114,7 +123,7 @@ def launch(arguments: list[str]) -> int:
 
 def check_not_launched(sweep: Sweep, *, is_search: bool) -> None:
     """Raises LaunchError when this grid was launched before: what failed is retried on request only."""
-    if not is_search and (sweep.path / "sweep.json").exists():
+    if not is_search and read_jobs(sweep.path):
         raise LaunchError(
             f"{sweep.name}: this sweep was launched already; nothing was submitted. "
             f"See it: aisc runs show {sweep.short}. Failed points again: aisc runs retry {sweep.short}"
@@ -183,18 +192,6 @@ def load_point(sweep: Sweep, number: int) -> RunConfig:
 
 def _number(value: int | str) -> int:
     return value if isinstance(value, int) else 0
-
-
-def show_cost(screen: Console, plan: Plan, launches: Sequence[Launch]) -> None:
-    """Prints what the sweep is and what it costs in all."""
-    throttle = plan.config.sweep.throttle
-    screen.print(f"{headline(plan)} ({throttle} at a time), {total_cost(plan, launches)}", soft_wrap=True)
-
-
-def total_cost(plan: Plan, launches: Sequence[Launch]) -> str:
-    """Returns the cost of all points together: runs x what one takes at most, its time limit."""
-    each = sum(launch.gpu_hours for launch in launches) / len(launches)
-    return f"at most {plan.num_runs * each:,.1f} GPU-hours ({plan.num_runs} x {each:,.1f}, the time limit)"
 
 
 def control(sweep_folder: Path, environment: MutableMapping[str, str]) -> int:

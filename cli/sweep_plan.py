@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from cli.configured import Given, GivenForCluster
 from configs import compose
@@ -128,8 +129,8 @@ def _of_points(numbers: list[int], total: int) -> str:
     return f"   ({'point' if len(numbers) == 1 else 'points'} {shown})"
 
 
-def write_sweep(plan: Plan, where: str) -> Sweep:
-    """Makes the sweep's folder; one that is there already is used again."""
+def write_sweep(plan: Plan, where: str, plans: Mapping[int, Mapping[str, Any]] = MappingProxyType({})) -> Sweep:
+    """Makes the sweep's folder, with each point's plan.json; one that is there already is used again."""
     info = SweepInfo(
         stem=plan.given[0].stem,
         kind="search" if plan.is_search else "grid",
@@ -142,7 +143,7 @@ def write_sweep(plan: Plan, where: str) -> Sweep:
     )
     text = plan.yaml.read_text(encoding="utf-8-sig") if plan.yaml is not None else None
     frozen = [] if plan.is_search else [(p, frozen_text(g, info.stem)) for p, g in zip(plan.points, plan.given, strict=True)]
-    return create(plan.sweep.path, info, text, frozen)
+    return create(plan.sweep.path, info, text, frozen, plans)
 
 
 def frozen_text(given: Given | GivenForCluster, stem: str) -> str:

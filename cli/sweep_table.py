@@ -12,6 +12,7 @@ from rich.text import Text
 from configs.atomic import write_file
 from launch.sweep import Outcome, Setting, Sweep, SweepInfo, best_point, compared_lines, outcomes, settings_of
 from launch.sweep_best import best_yaml
+from launch.sweep_queue import with_lost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,8 @@ def show_sweep(screen: Console, sweep: Sweep) -> None:
     """Prints the table and where the best point and the figure are, which are written first."""
     info = sweep.info()
     found = outcomes(sweep)
+    if info.where == "slurm" and info.kind == "grid":
+        found = with_lost(sweep, found)
     states = ", ".join(f"{count} {state}" for state, count in count_states(found).items()) or "no run yet"
     screen.print(f"{sweep.name}: {info.trials or len(found)} {'trials' if info.trials else 'runs'}, {states}", soft_wrap=True)
     if info.kind == "search":

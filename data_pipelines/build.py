@@ -15,6 +15,7 @@ from pathlib import Path
 from configs.atomic import write_file
 from configs.errors import DataError
 from configs.schema import DataSection
+from configs.staged import staged
 from data_pipelines.account import Account
 from data_pipelines.assembly import Assembly
 from data_pipelines.fingerprint import fingerprint, hash_files, tokenizer_files
@@ -115,7 +116,8 @@ def _waiting(on_progress: Progress | None) -> Callable[[float], None]:
 
 
 def _open(folder: Path, name: str, paths: Sequence[Path], hashes: dict[Path, str]) -> Prepared:
-    train = open_part(folder, "train")
+    place = staged(folder)
+    train = open_part(place, "train")
     if train is None or train.fingerprint != name:
         raise DataError(f"{folder}: not the store it should be; delete it to rebuild")
     try:
@@ -124,7 +126,7 @@ def _open(folder: Path, name: str, paths: Sequence[Path], hashes: dict[Path, str
         raise DataError(f"{folder / ACCOUNT_NAME}: damaged ({error}); delete {folder} to rebuild") from error
     unique = list(dict.fromkeys(paths))
     return Prepared(
-        train, open_part(folder, "validation"), account, name, folder, unique, {p: hashes[p] for p in unique}
+        train, open_part(place, "validation"), account, name, folder, unique, {p: hashes[p] for p in unique}
     )
 
 

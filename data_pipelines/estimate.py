@@ -29,7 +29,7 @@ from data_pipelines.split import share_of
 from data_pipelines.tokenize import Encoder, read_template, template_of
 
 # Per source: places looked at in its files, and bytes or rows read at each.
-_PLACES = 48
+PLACES = 48
 _PLACE_BYTES = 32 << 10
 _PLACE_ROWS = 16
 # Fill of packed rows: what best fit reaches on all but tiny sets.
@@ -113,7 +113,7 @@ def _text(token: Any) -> str | None:
 
 
 def estimate(
-    data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile], *, seed: int
+    data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile], *, seed: int, num_places: int = PLACES
 ) -> Estimate:
     """Returns what the training files of `data` are expected to give, held-out share and weights taken into account.
 
@@ -123,6 +123,7 @@ def estimate(
         tokenizer_path: folder with tokenizer.json.
         files: the training files.
         seed: of the sample.
+        num_places: places looked at in the files of a source.
 
     Raises:
         DataError: tokenizer or template cannot be used, or no sampled row can be read.
@@ -133,7 +134,7 @@ def estimate(
     tokens = supervised = documents = 0.0
     for number, file in enumerate(files):
         section = sections[file.source]
-        places = max(1, _PLACES // sum(other.source == file.source for other in files))
+        places = max(1, num_places // sum(other.source == file.source for other in files))
         draw = random.Random(f"{seed}/{file.source}/{Path(file.path).name}")
         chunks, factor = (
             _by_seeking(file, number, places, draw) if _is_plain(file) else _by_reading(file, number, places, draw)
@@ -158,7 +159,7 @@ def look(data: DataSection, tokenizer_path: str) -> Look:
     files = find_files("train", str(data.train), online=False)
     draw = random.Random(0)
     sample = _by_seeking if _is_plain(files[0]) else _by_reading
-    chunks, factor = sample(files[0], 0, _PLACES, draw)
+    chunks, factor = sample(files[0], 0, PLACES, draw)
     rows = [row for chunk in chunks for _, row in rows_of(chunk, files[0].kind) if not isinstance(row, RowProblem)]
     form = next((name for row in rows if (name := detect(row, {}))), None)
     if form is None:

@@ -28,6 +28,9 @@ from configs.errors import DataError
 from configs.schema import DataSection
 
 META_NAME = "store.json"
+# Bytes of inputs that a quick count hashes (about a second), and places of the inputs that it looks at.
+HASHED_QUICKLY = 500_000_000
+QUICK_PLACES = 16
 SCHEMA_VERSION = 1
 COLUMNS = (
     "ids",
@@ -146,28 +149,33 @@ class Count:
     exact: bool
 
 
-def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int) -> Count:
+def count(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, is_quick: bool = False) -> Count:
     """Returns the size of the training part: from the store when it is built, else estimated from a sample of rows.
 
-    Needs no torch and builds nothing. The inputs' bytes are hashed only where some store exists that could be theirs.
+    Needs no torch and builds nothing. The inputs' bytes are hashed only where some store exists that could be theirs;
+    with `is_quick` only up to HASHED_QUICKLY, and a third of the sample is looked at.
 
     Raises:
         DataError: sources, tokenizer or template cannot be used.
     """
     from data_pipelines import build
-    from data_pipelines.estimate import estimate
+    from data_pipelines.estimate import PLACES, estimate
 
     inputs = build.find_inputs(data)
-    if any(build.stores_dir(data.store).glob("*/train")):
+    small = not is_quick or sum(path.stat().st_size for path in inputs.paths) <= HASHED_QUICKLY
+    if small and any(build.stores_dir(data.store).glob("*/train")):
         name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
         if store := open_part(build.folder_of(data, name), "train"):
             return Count(store.tokens, store.supervised, store.num_rows, exact=True)
-    found = estimate(data, objective, tokenizer_path, inputs.files[: inputs.held_out_from], seed=seed)
+    files = inputs.files[: inputs.held_out_from]
+    found = estimate(data, objective, tokenizer_path, files, seed=seed, num_places=QUICK_PLACES if is_quick else PLACES)
     return Count(found.tokens, found.supervised, found.rows, exact=False)
 
 
-def is_prepared(data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int) -> bool:
-    """True when the store of this section is built already, False when it is not or when that is too much to look up.
+def find_prepared(
+    data: DataSection, objective: str, tokenizer_path: str, *, seed: int, most_bytes: int | None = None
+) -> Path | None:
+    """Returns the prepared folder of this section; None when it is not built, or when that is too much to look up.
 
     Args:
         data: the section; objective: sft or cpt; tokenizer_path: folder of the tokenizer; seed: of the split.
@@ -176,12 +184,13 @@ def is_prepared(data: DataSection, objective: str, tokenizer_path: str, *, seed:
     from data_pipelines import build
 
     if not any(build.stores_dir(data.store).glob("*/train")):
-        return False
+        return None
     inputs = build.find_inputs(data)
-    if sum(path.stat().st_size for path in inputs.paths) > most_bytes:
-        return False
+    if most_bytes is not None and sum(path.stat().st_size for path in inputs.paths) > most_bytes:
+        return None
     name, _ = build.identify(data, objective, tokenizer_path, inputs, seed=seed)
-    return (build.folder_of(data, name) / "train").is_dir()
+    folder = build.folder_of(data, name)
+    return folder if (folder / "train").is_dir() else None
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

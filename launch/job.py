@@ -193,14 +193,17 @@ def attempt_of(run: Path, start: JobStart) -> Attempt | None:
 def requeue(job: str, restart: int, excluded: list[str], again: list[str]) -> str | None:
     """Puts this job (its `queue_name`) back into the queue; returns why not, when somebody has ended it on purpose.
 
-    A controller that does not answer is waited for. Under preemption Slurm may requeue the job before we do: fine.
+    A controller that does not answer is waited for. Under preemption or an administrator's requeue Slurm has counted the
+    next start before this one is over: then nothing is left to do, though the job is COMPLETING as after scancel.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             state = job_fields(job)
-            if state.get("JobState") != "RUNNING" or int(state.get("Restarts", restart)) != restart:
-                return None if state.get("JobState") in ("PENDING", "REQUEUED") else f"the job is {state.get('JobState')}"
+            if state.get("JobState") in ("PENDING", "REQUEUED") or int(state.get("Restarts", restart)) > restart:
+                return None
+            if state.get("JobState") != "RUNNING":
+                return f"the job is {state.get('JobState')}"
             if excluded:
                 requeue_without(job, excluded, again)
             else:

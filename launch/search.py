@@ -30,6 +30,8 @@ POLL_S = 1.0
 PATIENCE_S = 600.0
 MISSING = "a search needs Optuna 4, which is not installed: pip install 'aisc-finetune[sweep]'"
 RETRIED = "retried"
+# More than a search has trials, so that two seeds share no choice.
+SEEDS_APART = 100_000
 
 
 class Queue(Protocol):
@@ -148,7 +150,7 @@ def ask(study: Study, search: Search) -> None:
     """Lets Optuna choose the next trial. The sampler is seeded by the trial's number: a restart changes no choice."""
     from optuna.samplers import RandomSampler, TPESampler
 
-    seed = search.section.seed + len(study.get_trials(deepcopy=False))
+    seed = SEEDS_APART * search.section.seed + len(study.get_trials(deepcopy=False))
     startup = min(10, max(2, search.section.trials // 3))
     study.sampler = (
         RandomSampler(seed=seed) if search.section.sampler == "random" else TPESampler(seed=seed, n_startup_trials=startup)
@@ -260,6 +262,9 @@ def follow(search: Search, study: Study, queue: Queue, trial: Any) -> bool:
     elif queue.stopping:
         return False
     else:
+        if found.state == "waiting":
+            atomic.write_json(run.path / REFUSED_FILE, {"code": 1, "cause": "its job is gone: cancelled, or ended without a word"})
+            found = outcome(search.sweep, point)
         study.tell(trial.number, state=TrialState.FAIL)
     search.tell(found)
     return True

@@ -5,6 +5,7 @@ Pure functions: nothing here asks a cluster. One `srun` task per rank, so that s
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ OFFLINE = {
 }
 # Ranks end together within seconds; srun ends those that do not, so long after the first one has gone.
 STRAY_RANKS_S = 300
-STRAY_CHECKS_S = 60
+# The same after the longest wait of the pre-flight for its ranks.
+STRAY_CHECKS_S = 15
 # First of the ports on which the ranks meet; one per job, so that two jobs on a node do not meet each other.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
@@ -44,8 +46,9 @@ class Launch:
         setup: shell lines before anything else, on the batch node; they reach every rank through the environment.
         prefix: words before `aisc` on every rank: a container's, or none.
         srun: further options of srun: a container's under Pyxis, or none.
-        checks_nodes: run the pre-flight first.
+        checks_nodes: run the pre-flight first; `check_wait_s`: how long after one of its ranks the others may end.
         hides_gpus: ranks compute on CPUs.
+        stage_to: folder of each node's own into which weights and data are copied first.
     """
 
     name: str
@@ -60,7 +63,9 @@ class Launch:
     prefix: tuple[str, ...] = ()
     srun: tuple[str, ...] = ()
     checks_nodes: bool = True
+    check_wait_s: int = 45
     hides_gpus: bool = False
+    stage_to: str | None = None
 
     @property
     def gpu_hours(self) -> float:
@@ -86,7 +91,9 @@ def make_launch(config: RunConfig, site: Site, shape: Shape, run: Path, command:
         prefix=prefix,
         srun=srun,
         checks_nodes=cluster.check_nodes,
+        check_wait_s=math.ceil(site.bounds.arrival_s) + STRAY_CHECKS_S,
         hides_gpus=config.engine.backend == "gloo" and shape.gpus_per_node > 0,
+        stage_to=cluster.stage_to,
     )
 
 
@@ -115,7 +122,7 @@ def container_words(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]
     cluster = config.cluster
     if cluster.container is None:
         return (), ()
-    mounts = cluster.container_mounts
+    mounts = [*cluster.container_mounts, *([f"{cluster.stage_to}:{cluster.stage_to}"] if cluster.stage_to else [])]
     if cluster.container_runtime == "pyxis":
         return (), (f"--container-image={cluster.container}", *([f"--container-mounts={','.join(mounts)}"] if mounts else []))
     gpu = ("--nv",) if config.engine.backend == "nccl" else ()
@@ -148,7 +155,9 @@ def running(launch: Launch) -> list[str]:
         "export AISC_DEADLINE",
         "code=0",
         *(check_lines(launch) if launch.checks_nodes else []),
+        *(stage_in_lines(launch) if launch.stage_to else []),
         *train_lines(launch),
+        *(stage_out_lines(launch) if launch.stage_to else []),
         "",
         "# Requeues this job when the cause lies outside the run; says why it ended.",
         '"${AISC[@]}" job end "$AISC_RUN" "$code"',
@@ -211,9 +220,31 @@ def check_lines(launch: Launch) -> list[str]:
     return [
         "",
         "# Looks at devices, rates, network, disks and versions of every node; 76: one is to be avoided.",
-        f'{srun_words(launch)} --kill-on-bad-exit=0 --wait={STRAY_CHECKS_S} '
+        f"{srun_words(launch)} --kill-on-bad-exit=0 --wait={launch.check_wait_s} "
         f'{rank_words(launch)}"${{AISC[@]}}" job check "$AISC_RUN" || code=$?',
     ]
+
+
+def stage_in_lines(launch: Launch) -> list[str]:
+    """Returns the lines that copy weights and data onto each node; ranks find them by the variable."""
+    return [
+        "",
+        "# Weights and data onto each node's own disk, once per node.",
+        f"export AISC_STAGED={shlex.quote(str(launch.stage_to))}/aisc-$SLURM_JOB_ID",
+        'if [ "$code" -eq 0 ]; then',
+        f'  {per_node_words(launch)} {rank_words(launch)}"${{AISC[@]}}" job stage-in "$AISC_RUN" "$AISC_STAGED" || code=$?',
+        "fi",
+    ]
+
+
+def stage_out_lines(launch: Launch) -> list[str]:
+    """Returns the lines that remove the copies; what a killed job leaves, the next one on that node removes."""
+    return ["", f'{per_node_words(launch)} rm -rf -- "$AISC_STAGED"']
+
+
+def per_node_words(launch: Launch) -> str:
+    """Returns srun and its options, one task per node."""
+    return f"srun --nodes={launch.shape.nodes} --ntasks={launch.shape.nodes} --ntasks-per-node=1"
 
 
 def train_lines(launch: Launch) -> list[str]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from configs import atomic
@@ -151,15 +152,30 @@ class SweepSummary:
         return ", ".join(f"{self.counts[state]} {state}" for state in order if self.counts.get(state)) or "nothing yet"
 
 
-def create(path: Path, info: SweepInfo, yaml_text: str | None, frozen: Sequence[tuple[Point, str]]) -> Sweep:
-    """Makes the folder of a sweep with its points' frozen configurations, whole or not at all; one that exists is kept."""
+def create(
+    path: Path,
+    info: SweepInfo,
+    yaml_text: str | None,
+    frozen: Sequence[tuple[Point, str]],
+    plans: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+) -> Sweep:
+    """Makes the folder of a sweep with its points' frozen configurations, whole or not at all; one that exists is kept.
+
+    Args:
+        path: where; info: what is swept; yaml_text: the user's YAML.
+        frozen: each point of a grid with its configuration.
+        plans: plan.json by point, of those whose cost is known.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with atomic.temporary_folder(path) as temporary:
         atomic.write_json(temporary / "sweep.json", {**asdict(info), "created": time.time()})
         if yaml_text is not None:
             atomic.write_file(temporary / "run.yaml", yaml_text)
         for point, text in frozen:
-            make_point(temporary / f"{path.name}-{point.number}", point, text)
+            folder = temporary / f"{path.name}-{point.number}"
+            make_point(folder, point, text)
+            if point.number in plans:
+                atomic.write_json(folder / "plan.json", plans[point.number])
         if frozen:
             atomic.write_file(temporary / "points.txt", points_text(Sweep(path), [point for point, _ in frozen]))
         atomic.publish_folder(temporary, path)
@@ -201,7 +217,7 @@ def outcome(sweep: Sweep, point: Point) -> Outcome:
     loss = (read_json(run.result_path) or {}).get("eval_loss")
     state, cause = status.state, status.cause
     if state == "new":
-        state, cause = _before_first_attempt(run)
+        state, cause = _before_first_attempt(sweep, point, run)
     elif (run.path / PRUNED_FILE).exists() and state != "done":
         state, cause = ("pruned" if state == "stopped" else state), ""
     elif state in ("killed", "superseded"):
@@ -209,14 +225,26 @@ def outcome(sweep: Sweep, point: Point) -> Outcome:
     return Outcome(point, run, state, loss if state == "done" else None, cause)
 
 
-def _before_first_attempt(run: RunFolder) -> tuple[str, str]:
+def _before_first_attempt(sweep: Sweep, point: Point, run: RunFolder) -> tuple[str, str]:
     refused = read_json(run.path / REFUSED_FILE)
     if refused is not None:
         return "failed", str(refused["cause"])
     starts = read_starts(run.path)
     if starts and starts[-1].verdict in ("failed", "gave up"):
-        return "failed", starts[-1].cause
+        printed = [*sweep.path.glob(f"jobs/*_{point.number}.out"), *run.path.glob("jobs/*.out")]
+        newest = max(printed, key=lambda path: path.stat().st_mtime, default=None)
+        return "failed", (last_words(newest) if newest is not None else "") or starts[-1].cause
     return ("running" if starts and starts[-1].verdict is None else "waiting"), ""
+
+
+def last_words(path: Path, offset: int = 0) -> str:
+    """Returns the message after the last `error:` or `failed:` in what was printed from byte `offset` on."""
+    lines = path.read_bytes()[offset:].decode(errors="replace").splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        word, _, rest = lines[number].partition(": ")
+        if word in ("error", "failed"):
+            return "\n".join([rest, *(line.strip() for line in lines[number + 1 :] if line.startswith("  "))])
+    return ""
 
 
 def outcomes(sweep: Sweep) -> list[Outcome]:

@@ -7,12 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from configs import atomic
 from launch.local import die_with_parent
-from launch.sweep import REFUSED_FILE, Outcome, Sweep, forget_refusal, outcome
+from launch.sweep import REFUSED_FILE, Outcome, Sweep, forget_refusal, last_words, outcome
 from launch.sweep_grid import Point
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONTINUE = 0, 1, 75
@@ -36,7 +35,7 @@ class Runner:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hands signals on to the point that runs."""
+        """Hands signals on to the point that runs, and waits at the end until that one has saved."""
 
         def forward(number: int, frame: FrameType | None) -> None:
             self.stopping = True
@@ -46,6 +45,8 @@ class Runner:
         before = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             yield
+            if self._process is not None:
+                self._process.wait()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -75,20 +76,10 @@ class Runner:
             return False
         code, self._process = self._process.returncode, None
         run = self._sweep.run_of(point.number)
-        if code != 0 and not any(attempt.number not in self._known for attempt in run.attempts()):
+        if code != 0 and not self.stopping and not any(attempt.number not in self._known for attempt in run.attempts()):
             cause = last_words(run.path / OUTPUT_FILE, self._offset) or f"exit code {code}; see {OUTPUT_FILE} in its folder"
             atomic.write_json(run.path / REFUSED_FILE, {"code": code, "cause": cause})
         return True
-
-
-def last_words(path: Path, offset: int = 0) -> str:
-    """Returns the message after the last `error:` or `failed:` in what was printed from byte `offset` on."""
-    lines = path.read_bytes()[offset:].decode(errors="replace").splitlines()
-    for number in range(len(lines) - 1, -1, -1):
-        word, _, rest = lines[number].partition(": ")
-        if word in ("error", "failed"):
-            return "\n".join([rest, *(line.strip() for line in lines[number + 1 :] if line.startswith("  "))])
-    return ""
 
 
 def run_points(sweep: Sweep, points: Sequence[Point], runner: Runner, tell: Callable[[Outcome, float], None]) -> int:

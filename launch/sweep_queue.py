@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from configs import atomic
 from configs.errors import LaunchError
-from configs.runfolder import RunFolder, state_of
+from configs.runfolder import RunFolder, read_json
 from launch.records import Job, jobs_folder, read_jobs, read_starts, write_job
 from launch.slurm_client import call
 from launch.submit import ALIVE, Script, claimed, explain_refusal, queue_states, submit
@@ -17,7 +18,7 @@ from launch.sweep import Outcome, Sweep, forget_refusal
 from launch.sweep_grid import Point
 from launch.sweep_script import ARRAY_SCRIPT, SEARCH_SCRIPT, spell_array
 
-# A controller ends so long before its job does.
+# A controller ends so long before its job does, or half of its time when that is shorter.
 MARGIN_S = 60.0
 
 
@@ -84,10 +85,32 @@ def alive_points(sweep: Sweep) -> set[int]:
 
 def lost_points(sweep: Sweep, found: Sequence[Outcome]) -> list[int]:
     """Returns the points of a grid that failed or are gone from the queue without an end; not those a user stopped."""
-    gone = [one for one in found if one.state in ("waiting", "stopped") and state_of(one.run.path).state in ("new", "killed")]
+    gone = [one for one in found if one.state in ("waiting", "stopped") and not stopped_by_user(one.run)]
     failed = [one.point.number for one in found if one.state == "failed"]
     alive = alive_points(sweep) if gone or failed else set()
     return sorted({*failed, *(one.point.number for one in gone)} - alive)
+
+
+def stopped_by_user(run: RunFolder) -> bool:
+    """True when somebody asked this run to stop: that is no failure."""
+    attempts = run.attempts()
+    ended = read_json(attempts[-1].exit_path) if attempts else None
+    return ended is not None and ended["state"] == "stopped" and ended.get("kind") == "user"
+
+
+def with_lost(sweep: Sweep, found: list[Outcome]) -> list[Outcome]:
+    """Returns the outcomes with what the queue knows better: a point whose job is gone does not wait, it has failed."""
+    if not all(one.state in ("done", "pruned", "failed") for one in found):
+        try:
+            lost = lost_points(sweep, found)
+        except LaunchError:  # no Slurm here, or no answer: what files say is what there is
+            return found
+        cause = "its job is gone: cancelled, or ended without a word"
+        return [
+            dataclasses.replace(one, state="failed", cause=cause) if one.point.number in lost and one.state != "failed" else one
+            for one in found
+        ]
+    return found
 
 
 class SlurmQueue:
@@ -104,12 +127,13 @@ class SlurmQueue:
         self.capacity = capacity
         self._sweep = sweep
         self._make = make
-        self._ends = ends
+        now = time.time()
+        self._ends = None if ends is None else now + max(0.5 * (ends - now), ends - now - MARGIN_S)
 
     @property
     def stopping(self) -> bool:
         """True when this controller's job has little time left."""
-        return self._ends is not None and time.time() > self._ends - MARGIN_S
+        return self._ends is not None and time.time() > self._ends
 
     def start(self, point: Point) -> None:
         """Submits a trial; one that was submitted by a controller that was killed before it wrote so is found and kept."""

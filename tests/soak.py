@@ -110,6 +110,38 @@ RESHARDING = (
     "train/shard_plan.py",
     "tests/distributed/reshard.py",
 )
+QUEUE = (
+    "cli/job.py",
+    "cli/launch.py",
+    "configs/runfolder.py",
+    "launch/exclude.py",
+    "launch/job.py",
+    "launch/slurm.py",
+    "launch/submit.py",
+    "train/checkpointer.py",
+    "train/deadline.py",
+    "train/evaluate.py",
+    "train/loop.py",
+    "train/signals.py",
+    "train/stopping.py",
+    "tests/slurm/cluster.py",
+    "tests/slurm/paced.py",
+    "tests/slurm/scenarios.py",
+    "tests/slurm/survival.py",
+)
+NODECHECK = (
+    "configs/site.py",
+    "launch/exclude.py",
+    "launch/job.py",
+    "launch/slurm.py",
+    "train/node_figures.py",
+    "train/node_links.py",
+    "train/node_probes.py",
+    "train/node_verdict.py",
+    "train/nodecheck.py",
+    "tests/slurm/cluster.py",
+    "tests/slurm/nodecheck.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +209,16 @@ def resharding() -> dict[str, Any]:
     return found
 
 
+def through_the_queue(name: str, count: int) -> dict[str, Any]:
+    """Runs disturbed on a real Slurm of three nodes, as tests/slurm/scenarios.py says."""
+    return python("tests.slurm.scenarios", name, str(count))
+
+
+def nodecheck() -> dict[str, Any]:
+    """Twenty sound starts without a false alarm; every node made slow, full and wrong is named and avoided."""
+    return python("tests.slurm.nodecheck", "20", "3")
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -187,6 +229,8 @@ def python(*arguments: str) -> dict[str, Any]:
     return counts
 
 
+# What these count: see tests/slurm/scenarios.py. `chained` takes several portions of 25 minutes.
+SLURM_COUNTS = {"requeued": 10, "preempted": 10, "limited": 2, "cut": 2, "restarted": 2, "sharded": 2, "chained": 200}
 SHARDS = {
     "save-protocol": Shard(SAVING, save_protocol, 7),
     "whole-run-kills": Shard(RUNNING, whole_runs, 11),
@@ -195,7 +239,9 @@ SHARDS = {
     **{
         f"engines-{model.removeprefix('tiny_')}": Shard(ENGINES, partial(engine_matrix, model), 1) for model in MODELS
     },
+    "nodecheck": Shard(NODECHECK, nodecheck, 0),
     "resharding": Shard(RESHARDING, resharding, 1),
+    **{f"slurm-{name}": Shard(QUEUE, partial(through_the_queue, name, count), 3) for name, count in SLURM_COUNTS.items()},
 }
 
 

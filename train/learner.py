@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from configs.engine_rules import capability_problems
 from configs.errors import ConfigError
 from configs.schema import RunConfig
+from configs.staged import staged
 from data_pipelines.collate import collate
 from data_pipelines.order import Order
 from train import adapters, attention, models
@@ -60,7 +62,7 @@ def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learne
         scores, lambda named: build_optimizer(config.optimizer, named, float(config.optimizer.lr))
     )
     if engine.reads_weights and config.model.path:
-        fill(engine, scores, ModelFolder.open(config.model.path, base_model(model)), config.training.seed)
+        fill(engine, scores, ModelFolder.open(str(staged(Path(config.model.path).expanduser())), base_model(model)), config.training.seed)
     objective = build_objective(config.objective.name)
     if router and config.model.router_balance:
         objective = Balanced(objective, router)

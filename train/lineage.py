@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.atomic import sha256_file
+from configs.staged import staged
 
 PACKAGES = ("cli", "configs", "data_pipelines", "train", "launch")
 LIBRARIES = (
@@ -33,11 +34,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Hashing:
-    """Hashes files in a thread while the run starts; hashing releases the interpreter lock."""
+    """Hashes files in a thread while the run starts, by their names, as they are read: a node's own copy where it has one.
+
+    Hashing releases the interpreter lock.
+    """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hashing")
-        self._hashes: dict[str, Future[str]] = {str(p): self._pool.submit(sha256_file, p) for p in paths}
+        self._hashes: dict[str, Future[str]] = {str(p): self._pool.submit(sha256_file, staged(p)) for p in paths}
 
     def result(self) -> dict[str, str]:
         """Waits, and returns SHA-256 by path."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from configs.errors import ConfigError
 from configs.schema import ModelSection
+from configs.staged import staged
 from train import attention
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
@@ -80,7 +81,7 @@ def load_model(
         check_weights(folder)
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
-                folder,
+                staged(folder),
                 dtype=dtype,
                 attn_implementation=attention_name,
                 local_files_only=True,
@@ -89,6 +90,8 @@ def load_model(
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.path={folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        # An adapter names its base by this: the folder itself, not a node's own copy of it.
+        loaded.name_or_path = loaded.config._name_or_path = str(folder)
     else:
         values = dict(model.arch)
         config = AutoConfig.for_model(values.pop("model_type"), **values)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.node_figures import JobFigures
-from train.node_verdict import Node, Verdict, spell, spell_rate
+from train.node_verdict import Node, Verdict, spell, spell_rate, spell_space
 
 MOST_ROWS = 12
 _ROW = "{:<12} {:<9} {:>11} {:>6} {:>9} {:>9} {:>7} {:>9}"
@@ -45,5 +45,5 @@ def _row(node: Node, *, is_missing: bool) -> str:
         "-" if node.send is None else spell_rate(node.send.best),
         "-" if node.receive is None else spell_rate(node.receive.best),
         f"{disk['latency_ms']:.0f} ms" if "latency_ms" in disk else "-",
-        "full" if disk.get("full") else f"{spell(disk['free_gb'])} GB" if "free_gb" in disk else "-",
+        "full" if disk.get("full") else spell_space(disk["free_gb"]) if "free_gb" in disk else "-",
     ).rstrip()

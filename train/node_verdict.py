@@ -165,6 +165,11 @@ def spell_rate(gb_per_s: float) -> str:
     return f"{spell(1e9 * gb_per_s)} B/s"
 
 
+def spell_space(gb: float) -> str:
+    """Returns `75 GB`, `1.05 MB`."""
+    return f"{spell(gb)} GB" if gb >= 1 or gb == 0 else f"{spell(1000 * gb)} MB"
+
+
 def _tflops(rate: float) -> str:
     return f"{spell(rate)} TFLOP/s"
 
@@ -233,9 +238,9 @@ def _odd_ones(nodes: Sequence[Node], what: str, look: Any) -> list[Finding]:
         text = ", ".join(f"{name} has {value}" for name, value in seen.items())
         return [Finding(what, tuple(seen) if len(seen) == 2 else (), text)]
     usual = counts[0][0]
-    return [
-        Finding(what, (name,), f"{name} has {value}, {counts[0][1]} others have {usual}") for name, value in seen.items() if value != usual
-    ]
+    agree = [name for name, value in seen.items() if value == usual]
+    others = ", ".join(agree) if len(agree) <= 2 else f"{len(agree)} others"
+    return [Finding(what, (name,), f"{name} has {value}; {others}: {usual}") for name, value in seen.items() if value != usual]
 
 
 def _disks(nodes: Sequence[Node], bounds: Bounds) -> list[Finding]:
@@ -254,15 +259,15 @@ def _disks(nodes: Sequence[Node], bounds: Bounds) -> list[Finding]:
 def _disk_words(disk: Mapping[str, Any], others: Sequence[Mapping[str, Any]], bounds: Bounds) -> str:
     free, latency = disk.get("free_gb"), disk.get("latency_ms")
     peers_free = [other["free_gb"] for other in others if "free_gb" in other]
-    peers = f"; median of its peers {spell(statistics.median(peers_free))} GB" if peers_free else ""
+    peers = f"; median of its peers {spell_space(statistics.median(peers_free))}" if peers_free else ""
     if disk.get("full"):
-        return f"is full: {spell(free or 0)} GB free{peers}"
+        return f"is full: {spell_space(free or 0.0)} free{peers}"
     if "error" in disk:
         return f"cannot be written to: {disk['error']}"
     if free is not None and bounds.disk_free_gb is not None and free < bounds.disk_free_gb:
-        return f"has {spell(free)} GB free, bounds.disk_free_gb={bounds.disk_free_gb:g}{peers}"
+        return f"has {spell_space(free)} free, bounds.disk_free_gb={bounds.disk_free_gb:g}{peers}"
     if free is not None and peers_free and free < FULL_GB and free < FULL_RATIO * statistics.median(peers_free):
-        return f"has {spell(free)} GB free{peers}"
+        return f"has {spell_space(free)} free{peers}"
     peers_ms = [other["latency_ms"] for other in others if "latency_ms" in other]
     peers = f"; median of its peers {spell(statistics.median(peers_ms))} ms" if peers_ms else ""
     if latency is not None and bounds.disk_latency_ms is not None and latency > bounds.disk_latency_ms:

@@ -18,6 +18,7 @@ import datetime
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -73,7 +74,9 @@ class Place:
 
     def host(self, rank: int) -> str:
         """Returns the name of the node of `rank`."""
-        return self.hosts[rank] if rank < len(self.hosts) else f"the node of rank {rank}"
+        if rank < len(self.hosts):
+            return self.hosts[rank]
+        return os.environ["MASTER_ADDR"] if rank == 0 else f"the node of rank {rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,21 @@ def plan_of(run: Path) -> Plan:
 def _open_store(place: Place, arrival_s: float, *, is_host: bool) -> Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     timeout = datetime.timedelta(seconds=arrival_s)
+    if not is_host:
+        _wait_for_host(address, port, time.monotonic() + arrival_s)
     return TCPStore(address, port, place.world, is_host, timeout, wait_for_workers=False)
+
+
+def _wait_for_host(address: str, port: int, deadline: float) -> None:
+    """Waits until somebody listens: torch waits longer than it is told to, and fills the screen when it gives up."""
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=2.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{address}:{port}: {error}") from error
+            time.sleep(0.2)
 
 
 def _lead(place: Place, plan: Plan, store: Store, began: float) -> int:

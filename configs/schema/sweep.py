@@ -28,9 +28,11 @@ class SweepSection:
 
     def problems(self) -> list[str]:
         """Returns what is wrong with these values, one sentence each."""
-        least = {"throttle": 1, "trials": 0, "seed": 0}
-        return [
-            f"sweep.{name}={getattr(self, name)}: expected {smallest} or more"
-            for name, smallest in least.items()
-            if getattr(self, name) < smallest
-        ]
+        bounds = {"throttle": (1, None), "trials": (0, None), "seed": (0, 40_000)}
+        found = []
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if value < least or (most is not None and value > most):
+                expected = f"{least} to {most:,}" if most is not None else f"{least} or more"
+                found.append(f"sweep.{name}={value}: expected {expected}")
+        return found

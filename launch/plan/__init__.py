@@ -11,6 +11,6 @@
 from launch.plan.cost import budget_left, budget_problem
 from launch.plan.figures import Figure
 from launch.plan.make import Plan, make_plan
-from launch.plan.work import count_data
+from launch.plan.work import Size
 
-__all__ = ["Figure", "Plan", "budget_left", "budget_problem", "count_data", "make_plan"]
+__all__ = ["Figure", "Plan", "Size", "budget_left", "budget_problem", "make_plan"]

@@ -213,7 +213,7 @@ def columns(
     here = [found for candidate in allowed(config, nodes.ranks) if (found := fit(config, model, candidate, nodes))]
     here = [found for found in here if not found.on_host] or here
     here = list({found.title: found for found in reversed(here)}.values())[::-1]
-    fewer = [found for less in smaller(nodes) if (found := first_fit(config, model, less))]
+    fewer = _while_it_fits(config, model, smaller(nodes))
     kept = here[: max(1, room - min(2, len(fewer)))]
     kept += _cheapest(fewer, room - len(kept), hours)
     return [*kept, *([lora] if lora else [])]
@@ -227,10 +227,20 @@ def _cheapest(found: Sequence[Fit], room: int, hours: Callable[[Fit], float | No
 def _fewest(config: RunConfig, model: Model, nodes: Nodes) -> Fit | None:
     """Returns the fewest GPUs that hold a model, with the engine for them; host memory only where GPUs alone do not."""
     for host in (False, True):
-        for less in [*reversed(smaller(nodes)), nodes]:
-            if found := first_fit(_engine_free(config), model, less, host=host):
-                return found
+        if found := _while_it_fits(_engine_free(config), model, [nodes, *smaller(nodes)], host=host):
+            return found[-1]
     return None
+
+
+def _while_it_fits(config: RunConfig, model: Model, places: Sequence[Nodes], *, host: bool = True) -> list[Fit]:
+    """Returns the cheapest engine on each of `places`, most GPUs first, up to the first that holds it no more."""
+    found = []
+    for nodes in places:
+        best = first_fit(config, model, nodes, host=host)
+        if best is None:
+            break
+        found.append(best)
+    return found
 
 
 def _engine_free(config: RunConfig) -> RunConfig:

@@ -118,7 +118,8 @@ def budget_left(config: RunConfig, site: Site, runs: Path, *, this_run: str = ""
 def used_hours(runs: Path, project: str, *, this_run: str = "") -> float:
     """Returns the GPU-hours that the runs of a project have taken, or are going to take while they are in the queue."""
     folders = [path for path in runs.iterdir() if path.is_dir() and path.name != this_run] if runs.is_dir() else []
-    return sum(hours_of(folder) for folder in folders if project_of(folder) == project)
+    points = [path.parent for path in runs.glob("*/*/point.json") if path.parent.parent.name != this_run]
+    return sum(hours_of(folder) for folder in [*folders, *points] if project_of(folder) == project)
 
 
 def hours_of(run: Path) -> float:

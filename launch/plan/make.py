@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.durations import parse_seconds
 from configs.engine_choice import Candidate
@@ -24,10 +24,7 @@ from launch.plan.disk import disk_of, shortage
 from launch.plan.figures import FORMULA, GB, Figure, spell_hours, unknown
 from launch.plan.flops import Flops, flops_of, has_experts
 from launch.plan.speed import Rate, Speed, speed_of
-from launch.plan.work import Work, work_of
-
-if TYPE_CHECKING:
-    from data_pipelines.index import Count
+from launch.plan.work import Size, Work, work_of
 
 ROWS = ("parameters", "gradients", "optimizer", "activations", "logits, buffers", "peak")
 SCHEMA_VERSION = 1
@@ -153,9 +150,8 @@ def make_plan(
     site: Site,
     shape: Shape,
     facts: Facts,
-    count: Count | None = None,
+    count: Size | None = None,
     *,
-    count_from: str = "",
     partition: Partition | None = None,
     calibrate: Path | None = None,
     compares: bool = False,
@@ -168,7 +164,6 @@ def make_plan(
         shape: nodes and ranks.
         facts: of the nodes.
         count: size of the training data; None: taken from training.duration in steps or tokens.
-        count_from: who said so, when the data was not looked at.
         partition: instead of the site's.
         calibrate: folder of a run of the same shape whose speed replaces the assumed one.
         compares: also other engines, fewer GPUs and lora; without it there is one column.
@@ -183,7 +178,7 @@ def make_plan(
     adapted = _adapted(facts) if compares and not model.is_adapted else None
     gpu = (partition.gpu if partition else None) or ("GPU" if facts.num_gpus else "CPU")
     card = find_card(gpu) if facts.num_gpus else None
-    work = work_of(config, count, count_from)
+    work = work_of(config, count)
     maker = _Maker(config, site, partition, shape, work if isinstance(work, Work) else None, _rate(config, model, card, gpu, work, calibrate))
     candidate = Candidate(config.engine.name, config.engine.offload_optimizer, config.engine.offload_parameters)
     taken = fit(config, model, candidate, nodes) if config.engine.name != "auto" else None

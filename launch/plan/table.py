@@ -57,7 +57,7 @@ def _memory(plan: Plan) -> list[str]:
         cells = [_peak(figure) if name == "peak" else f"{figure.value or 0.0:.1f}" for figure in figures]
         lines.append(_row(f"  {name}"[:LABEL] if name != "logits, buffers" else "  logits, buff.", cells, f"GB {_mark(figures)}"))
     if any(column.fit.memory.total.host > GB for column in plan.columns):
-        hosts = [f"{column.fit.memory.total.host * plan.nodes.gpus / GB:,.0f}" for column in plan.columns]
+        hosts = [f"{column.fit.memory.total.host * column.fit.nodes.gpus / GB:,.0f}" for column in plan.columns]
         lines.append(_row("  host, a node", hosts, "GB f"))
     return lines
 

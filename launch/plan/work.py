@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from configs.durations import parse_duration
 from configs.schema import RunConfig
 from launch.plan.figures import FORMULA, GIVEN, MEASURED, Figure, spell
 
-if TYPE_CHECKING:
-    from data_pipelines.index import Count
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What training reads in one epoch.
+
+    Attributes:
+        tokens: padding left out; supervised: those that are learned.
+        rows: packed rows of `sequence_length`.
+        said_by: who counted or said it; empty: estimated from a sample.
+        is_counted: token by token, not said by somebody.
+    """
+
+    tokens: int
+    supervised: int
+    rows: int
+    said_by: str = ""
+    is_counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +60,12 @@ class Work:
         return self.tokens.value
 
 
-def count_data(config: RunConfig) -> Count | None:
-    """Returns the size of the training data: counted in its store, else estimated from a sample; None without data.
-
-    Raises:
-        DataError: sources, tokenizer or template cannot be used.
-    """
-    folder = config.model.tokenizer or config.model.path
-    if folder is None or not config.data.named_sources():
-        return None
-    from data_pipelines.index import count
-
-    return count(config.data, config.objective.name, folder, seed=config.training.seed)
-
-
-def work_of(config: RunConfig, count: Count | None, given: str = "") -> Work | str:
+def work_of(config: RunConfig, count: Size | None) -> Work | str:
     """Returns the work of a resolved configuration, or the sentence that says what is missing.
 
     Args:
         config: resolved.
-        count: size of the data.
-        given: who said `count`, when nobody counted.
+        count: size of the data; None: not known.
     """
     training, length = config.training, config.data.sequence_length
     duration = parse_duration(training.duration)
@@ -82,8 +81,8 @@ def work_of(config: RunConfig, count: Count | None, given: str = "") -> Work | s
     else:
         steps = duration.steps(total_steps=None, rows_per_epoch=count.rows, global_batch_size=rows, sequence_length=length)
         row_tokens, labelled = count.tokens / max(1, count.rows), count.supervised / max(1, count.tokens)
-        basis, source = (MEASURED, "the store's own count") if count.exact else (FORMULA, "estimated from a sample of the rows")
-        basis, source = (GIVEN, given) if given else (basis, source)
+        basis = MEASURED if count.is_counted else GIVEN if count.said_by else FORMULA
+        source = count.said_by or "estimated from a sample of the rows"
     seen = steps * rows * row_tokens
     of = f"{training.duration}" + (f" of {count.rows:,} rows" if count is not None else "")
     return Work(
@@ -102,7 +101,7 @@ def _evaluates(config: RunConfig) -> bool:
     return config.data.validation.strip().lower() != "none"
 
 
-def _held_out(config: RunConfig, count: Count | None) -> float | None:
+def _held_out(config: RunConfig, count: Size | None) -> float | None:
     """Returns the held-out tokens where they are a share of the training groups."""
     share = config.data.validation
     if not _evaluates(config):

@@ -10,6 +10,7 @@ the distribution's services and files are left alone. Needs root (network namesp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,8 +20,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -436,6 +438,24 @@ def _new_layout(state: Path) -> files.Layout:
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Cluster]:
+    """A cluster for a while; what it leaves behind in processes, mounts and networks, a job running, is an error."""
+    stop_abandoned(Path("/tmp"))
+    state = Path(tempfile.mkdtemp(prefix="aisc-slurm-", dir="/tmp"))
+    cluster = Cluster(state)
+    try:
+        cluster.start(owner=os.getpid())
+        yield cluster
+        cluster.call("sbatch", "--nodes=3", "--output=/dev/null", "--wrap=srun sleep 600")
+    finally:
+        cluster.stop()
+        assert cluster.daemons.names() == [] and cluster.processes_of() == []
+        assert not Path("/sys/class/net", cluster.layout.bridge).exists()
+        assert str(state) not in Path("/proc/mounts").read_text()
+        shutil.rmtree(state)
 
 
 def stop_abandoned(folder: Path) -> None:

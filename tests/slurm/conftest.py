@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, stop_abandoned
+from tests.slurm.cluster import Cluster, temporary
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     """A started cluster; fixtures that run several jobs at once take it, and leave it as they found it."""
-    stop_abandoned(Path("/tmp"))
-    state = Path(tempfile.mkdtemp(prefix="aisc-slurm-", dir="/tmp"))
-    cluster = Cluster(state)
-    try:
-        cluster.start(owner=os.getpid())
+    with temporary() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(state)
 
 
 @pytest.fixture

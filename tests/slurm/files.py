@@ -73,7 +73,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 DefMemPerCPU=100
 MinJobAge=36000
-KillWait=5
+KillWait=15
 UnkillableStepTimeout=180
 BatchStartTimeout=60
 OverTimeLimit=0
@@ -91,7 +91,7 @@ PreemptType=preempt/qos
 PreemptMode=REQUEUE
 PreemptExemptTime=0
 AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
+AccountingStorageHost={layout.controller_address}
 AccountingStoragePort={layout.port + 2}
 AccountingStorageUser=root
 AccountingStoragePass={state}/run/munge.socket
@@ -118,7 +118,7 @@ def slurmdbd_conf(layout: Layout) -> str:
     state = layout.state
     return f"""\
 DbdHost={socket.gethostname().split(".")[0]}
-DbdAddr=127.0.0.1
+DbdAddr={layout.controller_address}
 DbdPort={layout.port + 2}
 SlurmUser=root
 AuthType=auth/munge

@@ -1,9 +1,7 @@
-"""The test cluster itself: it is a Slurm of three nodes, breaks on demand, and leaves nothing behind."""
+"""The test cluster itself: it is a Slurm of three nodes, breaks on demand; conftest.py sees to it that it leaves nothing behind."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,25 +39,6 @@ def test_hosts_are_expanded() -> None:
     assert expand("node[1-2,4],gpu7,b[08-09]") == ["node1", "node2", "node4", "gpu7", "b08", "b09"]
 
 
-def test_a_cluster_leaves_no_process_and_no_network() -> None:
-    state = Path(tempfile.mkdtemp(prefix="aisc-slurm-", dir="/tmp"))
-    second = Cluster(state)
-    try:
-        second.start()
-        bridge = Path("/sys/class/net") / second.layout.bridge
-        assert bridge.exists()
-        job = second.submit(_sleeper(state), "--nodes=3", cwd=state)
-        second.wait_for_job(job, "RUNNING")
-        second.stop()
-        assert not bridge.exists()
-        assert second.daemons.names() == []
-        assert second.processes_of() == []
-        assert str(state) not in Path("/proc/mounts").read_text()
-    finally:
-        second.stop()
-        shutil.rmtree(state)
-
-
 def test_without_root_it_says_what_is_not_covered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("CI", "1")
@@ -67,9 +46,3 @@ def test_without_root_it_says_what_is_not_covered(monkeypatch: pytest.MonkeyPatc
     assert "not covered here" in capsys.readouterr().err
     monkeypatch.delenv("CI")
     assert packages.main() == 3
-
-
-def _sleeper(folder: Path) -> Path:
-    script = folder / "sleep.sh"
-    script.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nsrun sleep 600\n")
-    return script
