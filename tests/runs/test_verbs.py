@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from configs.atomic import sha256_file
 from configs.runfolder import RunFolder, read_json, read_metrics
 from launch.runs import find_run
+from launch.staging import stage_in
 from tests.kills.lab import make_chats, make_tokenizer
 from train.report import render_report
 
@@ -244,6 +246,25 @@ def test_an_earlier_run_stands_for_its_model(aisc: Aisc, place: Path) -> None:
     adapter = find_run("second", place / "runs")
     code, text = aisc("inspect", f"model={adapter.path}", *settings(place)[2:])
     assert code == 2 and f"model.path={adapter.path / 'model'}: holds an adapter; merge it with its base first" in text
+
+
+def test_a_run_reads_the_copy_on_its_node_and_names_the_original(
+    aisc: Aisc, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(find_run("first", place / "runs").path / "model", base)
+    digest = sha256_file(base / "model.safetensors")
+    stage_in(tmp_path / "local" / "aisc-1", {"model": base})
+    (base / "model.safetensors").write_bytes(b"not weights any more")
+    monkeypatch.setenv("AISC_STAGED", str(tmp_path / "local" / "aisc-1"))
+    command = [*settings(place)[2:], "adapter=lora", "training.duration=2 steps", "training.min_steps=0", "evaluation.replies=0"]
+    code, text = aisc("train", f"model={base}", *command, "training.global_batch_size=4", f"run.dir={tmp_path / 'runs'}")
+    assert code == 0, text
+    (run,) = (RunFolder(path) for path in (tmp_path / "runs").iterdir())
+    start = run.attempts()[0].read_start()
+    assert start is not None and start["weight_files"][str(base / "model.safetensors")] == digest
+    adapter = json.loads((run.path / "model" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(base)
 
 
 def test_smoke_learns_eight_rows_by_heart(aisc: Aisc, place: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_chain_runs_to_its_end(slurm: Cluster, place: Path, launched: dict[str
     assert [job.stage for job in jobs] == STAGES
     assert [job.after for job in jobs] == [None, *(job.job_id for job in jobs[:-1])]
     assert "prepare (cpu) -> train (gpu) -> eval (gpu) -> export (cpu)" in said
-    wait_until(ended(slurm, jobs), 600.0, lambda: outputs(slurm, jobs))
+    wait_until(ended(slurm, jobs), 1500.0, lambda: outputs(slurm, jobs))
     assert [slurm.job(job.job_id).state for job in jobs] == ["COMPLETED"] * 4, outputs(slurm, jobs)
     starts = {start.stage: start for start in read_starts(run.path)}
     assert {start.verdict for start in starts.values()} == {"finished"}
@@ -103,7 +103,7 @@ def test_a_chain_runs_to_its_end(slurm: Cluster, place: Path, launched: dict[str
 
 
 def test_no_node_waits_for_data_that_lies_ready(slurm: Cluster, place: Path, launched: dict[str, tuple[RunFolder, str]]) -> None:
-    wait_until(ended(slurm, read_jobs(launched["chats"][0].path)), 600.0, lambda: "the chain has not ended")
+    wait_until(ended(slurm, read_jobs(launched["chats"][0].path)), 1500.0, lambda: "the chain has not ended")
     command = [str(Path(sys.executable).with_name("aisc")), "launch", str(place / "chats.yaml"), "--new", "--dry-run"]
     done = subprocess.run(command, cwd=ROOT, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -113,7 +113,7 @@ def test_no_node_waits_for_data_that_lies_ready(slurm: Cluster, place: Path, lau
 def test_a_failed_prepare_cancels_what_follows_and_says_so(slurm: Cluster, launched: dict[str, tuple[RunFolder, str]]) -> None:
     run, _ = launched["bad"]
     jobs = read_jobs(run.path)
-    wait_until(ended(slurm, jobs), 600.0, lambda: outputs(slurm, jobs))
+    wait_until(ended(slurm, jobs), 1500.0, lambda: outputs(slurm, jobs))
     assert [slurm.job(job.job_id).state for job in jobs] == ["FAILED", "CANCELLED", "CANCELLED", "CANCELLED"], outputs(slurm, jobs)
     starts = {start.stage: start for start in read_starts(run.path)}
     assert starts["prepare"].verdict == "failed" and starts["prepare"].code == 2
