@@ -255,7 +255,8 @@ def test_a_run_reads_the_copy_on_its_node_and_names_the_original(
     shutil.copytree(find_run("first", place / "runs").path / "model", base)
     digest = sha256_file(base / "model.safetensors")
     stage_in(tmp_path / "local" / "aisc-1", {"model": base})
-    (base / "model.safetensors").write_bytes(b"not weights any more")
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4096] + b"\xff" * 4096)  # its header is looked at where it lies; these are no numbers
     monkeypatch.setenv("AISC_STAGED", str(tmp_path / "local" / "aisc-1"))
     command = [*settings(place)[2:], "adapter=lora", "training.duration=2 steps", "training.min_steps=0", "evaluation.replies=0"]
     code, text = aisc("train", f"model={base}", *command, "training.global_batch_size=4", f"run.dir={tmp_path / 'runs'}")
