@@ -24,7 +24,8 @@ from configs.schema import RunConfig
 from configs.site import Site
 from launch.records import JobStart, read_starts
 from launch.slurm import make_launch, render
-from tests.slurm.cluster import NODES, Cluster, expand
+from tests.slurm.cluster import NODES, Cluster
+from tests.slurm.job_view import expand
 
 # The pre-flight itself, without the start of Python, which a busy machine draws out.
 WITHIN_S = 60.0
