@@ -45,8 +45,8 @@ from train.node_table import table
 from train.node_verdict import EXIT_AVOID, Known, Verdict, judge, noisy
 
 # After the last rank has come: for measuring, and for rank 0 to say the verdict.
-MEASURE_S, LEAVE_S = 14.0, 6.0
-LINK_TIMEOUT_S = 6.0
+MEASURE_S, LEAVE_S = 20.0, 6.0
+LINK_TIMEOUT_S = 10.0
 MOST_LAPS = 3
 EVERYTHING = ("matrix", "links", "all-reduce", "disks", "clock", "once")
 
