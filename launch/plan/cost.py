@@ -127,7 +127,8 @@ def hours_of(run: Path) -> float:
     goodput, plan = read_json(run / "goodput.json") or {}, read_json(run / "plan.json") or {}
     starts = read_starts(run)
     recorded = sum((s.ended - s.began) / 3600 * len(s.nodes) * s.gpus_per_node for s in starts if s.ended is not None)
-    used = max(recorded, float(goodput.get("gpu_hours") or 0.0))
+    accounted = float(goodput.get("total") or 0.0) if goodput.get("unit") == "GPU-hours" else 0.0
+    used = max(recorded, accounted)
     verdicts = [start.verdict for start in starts]
     is_over = (run / "result.json").exists() or (bool(verdicts) and verdicts[-1] in ("finished", "failed", "stopped", "gave up"))
     return used if is_over else max(used, float(plan.get("gpu_hours") or 0.0))

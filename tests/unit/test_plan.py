@@ -209,7 +209,7 @@ def test_more_gpus_never_hold_more_each(name: str, engine: str, power: int) -> N
 @given(name=SIZES, engine=ENGINES, length=st.integers(8, 4096))
 def test_longer_rows_never_hold_less(name: str, engine: str, length: int) -> None:
     short, long = (peak(name, engine, ONE_NODE_FREE, **{"data.sequence_length": size}) for size in (length, length + 256))
-    assert short < long
+    assert short <= long  # equal where the update itself takes more than activations
 
 
 ONE_NODE_FREE = Nodes(1, 8, None)

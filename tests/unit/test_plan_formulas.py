@@ -252,7 +252,7 @@ def test_budgets(tmp_path: Path) -> None:
     assert budget_left(config("run.project=unheard"), SITE, tmp_path) is None
     problem = str(budget_problem(given, SITE, shape, 45.0, tmp_path))
     assert problem.startswith("run.project=oncology: this takes 45.0") and "44.0 of 100 are left (/etc/aisc/site.yaml" in problem
-    (tmp_path / "b-2" / "goodput.json").write_text('{"gpu_hours": 41.5}')
+    (tmp_path / "b-2" / "goodput.json").write_text('{"unit": "GPU-hours", "total": 41.5}')
     assert hours_of(tmp_path / "b-2") == 41.5
 
 
