@@ -325,7 +325,7 @@ def _lost_line(facts: Facts) -> str:
         cost += facts.account.cost_of(_seconds_since(attempt, facts.saved), facts.account.segments[-1])
     priced = facts.account.net(cost) if facts.account.prices.per_gpu else None
     money = f" ({facts.account.prices.currency} {spell_money(priced)} net)" if priced is not None else ""
-    what = f"{steps:,} step{'' if steps == 1 else 's'}, {spell_hours(hours)} {facts.account.unit}{money}"
+    what = "nothing" if not steps and not hours else f"{steps:,} step{'' if steps == 1 else 's'}, {spell_hours(hours)} {facts.account.unit}{money}"
     starts = len([start for start in facts.starts if start.stage == "train"]) or len(facts.attempts)
     if starts < 2 and not steps and not hours:
         return ""
