@@ -216,7 +216,8 @@ def _ended_badly(facts: Facts) -> Story:
         rank = f" (rank {end['rank']})" if "rank" in end else ""
         return Story(f"failed: {words.get(kind, kind)}{rank}.", todo, _ending_events(facts))
     if end.get("state") == "stopped":
-        return Story(f"stopped from outside, saved step {facts.saved:,}; in no queue.", f"Go on: {_resume(facts)}", _ending_events(facts))
+        queue = "; in no queue" if facts.jobs else ""
+        return Story(f"stopped from outside, saved step {facts.saved:,}{queue}.", f"Go on: {_resume(facts)}", _ending_events(facts))
     if attempt is None and start is None:
         todo = f"Nothing has started it yet: {_resume(facts)}"
         return Story("launched, never started, in no queue." if facts.jobs else "not started.", todo)
