@@ -29,7 +29,7 @@ from launch.machine import (
     probe_name,
     with_probes,
 )
-from launch.submit import aisc_command
+from launch.submit import aisc_command, explain_refusal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +87,10 @@ def look_at_nodes(screen: Console, nodes: int, wait_s: int, config: RunConfig) -
             "site": str(site.path.absolute()) if site.path else None,
         }
         call = shlex.join([*aisc_command(), "doctor", "--facts", json.dumps(asked)])
-        there, said = ask_nodes(options, [*site.setup, *cluster.setup, f"exec {call}"], wait_s=wait_s)
+        try:
+            there, said = ask_nodes(options, [*site.setup, *cluster.setup, f"exec {call}"], wait_s=wait_s)
+        except LaunchError as error:
+            raise LaunchError(explain_refusal(str(error))) from error
     if said:
         screen.print(said, soft_wrap=True, markup=False)
     if len(there) < nodes:

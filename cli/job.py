@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from configs.compose import thaw
-from configs.errors import UserError
+from configs.errors import LaunchError, UserError
 from data_pipelines.index import find_prepared
 from launch.goodput import goodput, write_goodput
 from launch.job import EXIT_CONTINUE, begin, end
-from launch.stage_job import begin_stage, end_stage
+from launch.stage_job import after_training, begin_stage, end_stage
 from launch.staging import stage_in
 
 STEPS = {"begin": 1, "check": 1, "end": 2, "search": 1, "stage-begin": 2, "stage-end": 3, "stage-in": 2}
@@ -26,11 +26,15 @@ def main(arguments: list[str]) -> int:
         raise UserError("aisc job: for the scripts that aisc launch writes; expected " + ", ".join(STEPS))
     run = Path(given[0])
     if step == "begin":
-        print(int(begin(run, os.environ)))
+        try:
+            print(int(begin(run, os.environ)))
+        except LaunchError:
+            after_training(run, os.environ)
+            raise
         return 0
     if step == "end":
         ended, said = end(run, int(given[1]), os.environ)
-        print(said, flush=True)
+        print("\n".join([said, *after_training(run, os.environ)]), flush=True)
         if ended != EXIT_CONTINUE:
             account(run)
         return ended

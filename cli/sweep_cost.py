@@ -46,7 +46,7 @@ def cost_of(sweep: Plan, given: Sequence[GivenForCluster]) -> SweepCost:
         first.config, first.site, first.shape, each if is_planned else None, parent, this_run=sweep.sweep.name, points=sweep.num_runs
     )
     total = sweep.num_runs * each
-    text = f"{total:,.1f} GPU-hours" if is_planned else f"at most {total:,.1f} GPU-hours ({sweep.num_runs} x the time limit)"
+    text = f"{total:,.3g} GPU-hours" if is_planned else f"at most {total:,.3g} GPU-hours ({sweep.num_runs} x the time limit)"
     if not first.shape.gpus:
         text = "on CPUs"
     written = {} if sweep.is_search else {number: plan.plan_json() for number, plan in enumerate(plans) if plan is not None}

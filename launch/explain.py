@@ -204,6 +204,9 @@ def _ended_badly(facts: Facts) -> Story:
     """Failed, killed, or stopped from outside without anything that goes on."""
     start, attempt = facts.last_start, facts.ended
     end = (read_json(attempt.exit_path) if attempt is not None else None) or {}
+    if start is not None and start.verdict == "cancelled":
+        todo = f"Put it right, then {'launch it again' if attempt is None else _again(facts)}"
+        return Story("cancelled: a job that it waited for failed.", todo, [(start.began, clean(start.cause))])
     if start is not None and not _belongs(attempt, start) and start.verdict in ("failed", "stopped"):
         todo = f"Look into its output, then: {_again(facts)}"
         return Story("failed before it could begin.", todo, _ending_events(facts))

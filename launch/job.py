@@ -205,9 +205,8 @@ def requeue(job: str, restart: int, excluded: list[str], again: list[str]) -> st
             if state.get("JobState") != "RUNNING":
                 return f"the job is {state.get('JobState')}"
             if excluded:
-                requeue_without(job, excluded, again)
-            else:
-                call(("scontrol", "requeue", job))
+                return requeue_without(job, excluded, again)
+            call(("scontrol", "requeue", job))
             return None
         except LaunchError as error:
             if time.monotonic() > deadline:

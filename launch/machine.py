@@ -147,12 +147,12 @@ def ask_nodes(options: Sequence[str], lines: Sequence[str], *, wait_s: int) -> t
     machines = read_lines(done.stdout)
     said = re.sub(r"^srun: error: \S+: tasks? .*: Exited with exit code.*\n?", "", done.stderr, flags=re.MULTILINE).strip()
     if not machines:
-        busy = "; --wait SECONDS waits longer" if "busy" in said or "immediate" in said.lower() else ""
-        raise LaunchError(f"srun: {' '.join(said.split()) or f'exit code {done.returncode}'}{busy}")
+        words = " ".join(said.replace("srun: error: ", "").split()) or f"exit code {done.returncode}"
+        raise LaunchError(f"srun refused: {words}" + ("; --wait SECONDS waits longer" if "busy" in words else ""))
     for facts in machines.values():
         if "python" not in facts:
             facts["answer"] = "aisc did not start"
-    return machines, said
+    return dict(sorted(machines.items())), said
 
 
 def _version(name: str) -> str:

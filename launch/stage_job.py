@@ -66,6 +66,14 @@ def cancel_followers(run: Path, failed: JobStart) -> list[str]:
     return lines
 
 
+def after_training(run: Path, environment: Mapping[str, str]) -> list[str]:
+    """As `cancel_followers` for this start of the training, when it has come to an end without a finished run."""
+    start = read_start(run, int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_RESTART_COUNT") or 0))
+    if start is None or start.verdict not in ("failed", "stopped", "gave up"):
+        return []
+    return cancel_followers(run, start)
+
+
 def last_words(output: Path) -> str:
     """Returns the last `error:` or `failed:` that a job printed, on one line; empty when there is none."""
     try:

@@ -137,7 +137,7 @@ def cancelled_start(job: Job, failed: JobStart, now: float) -> JobStart:
         gpus_per_node=0,
         ended=now,
         verdict="cancelled",
-        cause=f"{failed.stage} (job {failed.job_id}) failed: {failed.cause}",
+        cause=f"{failed.stage} (job {failed.job_id}) {failed.verdict}: {failed.cause}",
     )
 
 

@@ -62,7 +62,12 @@ def render_search(launch: Launch, sweep: Sweep) -> str:
     """
     options = {name: value for name, value in launch.options.items() if name not in ("mem", "exclusive")}
     launch = dataclasses.replace(
-        launch, name=f"{sweep.name}-search", run=sweep.path, shape=Shape(1, 0, 1, 1), options=options
+        launch,
+        name=f"{sweep.name}-search",
+        run=sweep.path,
+        shape=Shape(1, 0, 1, 1),
+        options=options,
+        environment={**launch.environment, "OMP_NUM_THREADS": "1"},
     )
     return "\n".join(
         [

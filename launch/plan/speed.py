@@ -60,7 +60,8 @@ def speed_of(fit: Fit, flops: Flops, work: Work | None, rate: Rate, network: Net
     compute = rows * row_tokens * per_token / rate.flops
     host = host_seconds(fit)
     step = max(compute, communication.value or 0.0) + host
-    basis = weakest(rate.figure.basis, communication.basis if communication.value else rate.figure.basis)
+    sends_longer = (communication.value or 0.0) > compute
+    basis = weakest(rate.figure.basis, communication.basis) if sends_longer else rate.figure.basis
     step_figure = Figure(
         step,
         "s",

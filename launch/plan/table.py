@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 
 from configs.site import Site
-from launch.plan.figures import FORMULA, GB, MEASURED, PUBLISHED, Figure, spell, spell_hours
+from launch.plan.figures import FORMULA, GB, GIVEN, MEASURED, PUBLISHED, Figure, spell, spell_hours, weakest
 from launch.plan.make import ROWS, Column, Plan
 from launch.plan.work import Work, spell_tokens
 
 LABEL, WIDTH, SCREEN = 15, 12, 80
-MARKS = {MEASURED: "m", PUBLISHED: "p", FORMULA: "f"}
+MARKS = {GIVEN: "g", MEASURED: "m", PUBLISHED: "p", FORMULA: "f"}
 # Figures of a column by the name that --explain takes, and those of the whole plan.
 OF_COLUMNS = (*ROWS, "tokens/s", "step", "communication", "wall", "GPU-hours", "list", "net")
 OF_PLAN = ("MFU", "FLOPs", "tokens", "steps", "checkpoint", "checkpoints", "export", "store", "free")
@@ -45,7 +45,9 @@ def _row(label: str, cells: list[str], tail: str = "") -> str:
 
 
 def _mark(figures: list[Figure]) -> str:
-    return "".join(dict.fromkeys(MARKS[figure.basis] for figure in figures if figure.value is not None)) or "-"
+    """Returns the letter of the least certain of a row's figures."""
+    known = [figure.basis for figure in figures if figure.value is not None]
+    return MARKS[weakest(*known)] if known else "-"
 
 
 def _memory(plan: Plan) -> list[str]:

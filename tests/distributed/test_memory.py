@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.memory_case import CASES, RANKS, ZERO
+from configs import compose
+from configs.facts import Facts, Shape
+from configs.site import Site
+from launch.plan import make_plan
+from launch.plan.figures import GB
+from tests.distributed.memory_case import CASES, DEEPSPEED, LENGTH, RANKS, ROWS, VALUES, ZERO
 from tests.scenario import run_scenario
 
 BOUND = 0.02
@@ -33,6 +38,36 @@ def test_unique_storages_are_what_the_formula_says(measured: dict[str, Any], cas
     assert len(measured["cases"][case]) == RANKS
     for rank in measured["cases"][case]:
         assert rank["held"][part] == pytest.approx(rank["expected"][part], rel=BOUND)
+
+
+def planned(name: str, precision: str, layers: int) -> dict[str, float]:
+    """Returns the bytes by part that `aisc plan` shows for a case."""
+    values = {**VALUES, "num_hidden_layers": layers}
+    loaded = compose.load(
+        [
+            "model.random_weights=true",
+            *(f"model.arch.{key}={value}" for key, value in values.items()),
+            f"data.sequence_length={LENGTH}",
+            f"training.micro_batch_size={ROWS}",
+            f"training.precision={precision}",
+            "training.duration=3 steps",
+            f"engine.name={name}",
+        ]
+    )
+    facts = Facts(num_gpus=0, model=values, world_size=RANKS)
+    config = compose.resolve(loaded.config, facts).config
+    if name.startswith("zero"):
+        config.engine.deepspeed = DEEPSPEED
+    column = make_plan(config, Site(), Shape(RANKS, 0, 1, 1), facts).column
+    return {part: (column.memory[part].value or 0.0) * GB for part in PARTS}
+
+
+@pytest.mark.parametrize(("name", "precision", "layers"), CASES)
+def test_a_plan_shows_what_the_fullest_rank_holds(measured: dict[str, Any], name: str, precision: str, layers: int) -> None:
+    shown = planned(name, precision, layers)
+    for part in PARTS:
+        held = max(rank["held"][part] for rank in measured["cases"][f"{name} {precision}"])
+        assert held == pytest.approx(shown[part], rel=BOUND), part
 
 
 @pytest.mark.parametrize("case", NAMES)

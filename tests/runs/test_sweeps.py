@@ -50,17 +50,18 @@ def test_a_point_that_fails_does_not_end_the_others(place: Path) -> None:
     code, said = aisc(*words, "--dry-run")
     assert code == 0 and "tiny-" in said and "3  optimizer.lr=1e-3 training.seed=2" in said and not Path("runs").exists()
     sweep_name = said.split(":")[0]
-    blocker = Path("runs") / sweep_name / f"{sweep_name}-0" / "attempts"
-    # The folder as the command makes it, before it runs anything; then one point's attempts cannot be made.
+    frozen = Path("runs") / sweep_name / f"{sweep_name}-0" / "launch.yaml"
+    # The folder as the command makes it, before it runs anything; then one point's data is gone.
     write_sweep(make_plan(["tiny.yaml", *words[3:]], lambda given: load_checked(given, trains=True)), "local")
-    blocker.write_text("")
+    whole = frozen.read_text(encoding="utf-8")
+    frozen.write_text(whole.replace("病人.jsonl", "gone.jsonl"), encoding="utf-8")
     code, said = aisc(*words)
     assert code == 1, said
     (sweep,) = all_sweeps(Path("runs"))
     assert [one.state for one in outcomes(sweep)] == ["failed", "done", "done", "done"], said
     squeezed = "".join(said.split())  # the column is narrow, words are folded
-    assert "4 runs, 3 done, 1 failed" in said and f"retry:aiscrunsretry{sweep.short}" in squeezed and "cannotbewritten" in squeezed
-    blocker.unlink()
+    assert "4 runs, 3 done, 1 failed" in said and f"retry:aiscrunsretry{sweep.short}" in squeezed and "data.train=gone.jsonl:nosuchfileorfolder" in squeezed
+    frozen.write_text(whole, encoding="utf-8")
     code, said = aisc("runs", "retry", sweep.short)
     assert code == 0 and "again point 0" in said and "4 runs, 4 done" in said, said
     assert [len(one.run.attempts()) for one in outcomes(sweep)] == [1, 1, 1, 1]

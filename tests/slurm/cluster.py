@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -23,17 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.slurm import files, packages
+from tests.slurm.job_view import ENDED, JobView
 from tests.slurm.processes import Daemons, kill, seeing, start_time, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ("node1", "node2", "node3")
 MAX_STATE_LENGTH = 60  # of unix sockets' names the kernel takes 107 characters
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
 # Inside its namespaces: a name, a loopback, an address on the cable that the host has plugged in meanwhile; then slurmd.
 _BECOME_NODE = """
 read -r plugged
@@ -50,46 +49,6 @@ exec slurmd -D -N "$1" </dev/null
 
 class ClusterError(RuntimeError):
     """A command to the cluster failed; the message is what it said."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """One job as `scontrol show job` shows it."""
-
-    fields: dict[str, str]
-
-    @property
-    def state(self) -> str:
-        """PENDING, RUNNING, COMPLETING, COMPLETED, ..."""
-        return self.fields["JobState"]
-
-    @property
-    def restarts(self) -> int:
-        """How often it was requeued."""
-        return int(self.fields["Restarts"])
-
-    @property
-    def nodes(self) -> list[str]:
-        """Names of its nodes; empty while it waits."""
-        text = self.fields.get("NodeList", "(null)")
-        return [] if text in ("(null)", "") else expand(text)
-
-    @property
-    def output(self) -> str:
-        """The end of what it has printed."""
-        path = Path(self.fields.get("StdOut", "/nonexistent"))
-        return path.read_text(errors="replace")[-3000:] if path.is_file() else ""
-
-
-def expand(text: str) -> list[str]:
-    """Returns the hosts of `node[1-2],node3`."""
-    hosts: list[str] = []
-    for stem, ranges in re.findall(r"([^,\[]+)(?:\[([^]]*)\])?,?", text):
-        for span in ranges.split(","):
-            first, _, last = span.partition("-")
-            numbers = range(int(first), int(last or first) + 1) if first else ()
-            hosts += [f"{stem}{number:0{len(first)}d}" for number in numbers] or [stem]
-    return hosts
 
 
 class Cluster:

@@ -24,9 +24,9 @@ from configs.schema import RunConfig
 from configs.site import Site
 from launch.records import JobStart, read_starts
 from launch.slurm import make_launch, render
-from tests.slurm.cluster import NODES, Cluster, expand
+from tests.slurm.cluster import NODES, Cluster
+from tests.slurm.job_view import expand
 
-FAULTS = ("slow", "full", "wrong")
 # The pre-flight itself, without the start of Python, which a busy machine draws out.
 WITHIN_S = 60.0
 PATIENCE_S = 400.0
@@ -126,27 +126,38 @@ def sound_start(lab: Lab) -> dict[str, Any]:
 
 
 def bad_node(lab: Lab, kind: str, node: str) -> dict[str, Any]:
-    """Starts a job on three nodes with one bad one among them: it is named in time, and the next start avoids it.
+    """Starts a job of two nodes, one of them bad: it is named in time, and the next start avoids it.
 
-    There is no fourth node, so the requeued job is told that two are enough. Returns counts.
+    Returns counts. Of a slow link between two the second node is avoided first; see `slow_among_three`.
     """
-    cluster = lab.cluster
     with fault(lab, kind, node):
-        job = lab.launch("3")
-        waiting = cluster.wait_for_job(job, "PENDING", restarts=1, timeout_s=PATIENCE_S)
-        assert expand(waiting.fields["ExcNodeList"]) == [node]
-        cluster.call("scontrol", "update", f"JobId={job}", "NumNodes=2")
-        done = cluster.wait_for_job(job, restarts=1, timeout_s=PATIENCE_S)
+        job = lab.launch("2")
+        done = lab.cluster.wait_for_job(job, restarts=1, timeout_s=PATIENCE_S)
     first, second = lab.starts(job)
     verdict = lab.verdict(job)
+    assert first.nodes == ["node1", "node2"]
     assert verdict["avoid"] == [node], verdict
-    assert verdict["cause"].startswith(node), verdict["cause"]
+    assert node in verdict["cause"] and verdict["suspects"] == (["node1", "node2"] if kind == "slow" else []), verdict
     assert verdict["seconds"] < WITHIN_S, verdict["seconds"]
     assert (first.verdict, first.excluded, first.cause) == ("excluded", [node], verdict["cause"])
+    assert expand(done.fields["ExcNodeList"]) == [node]
     assert second.verdict == "finished" and second.nodes == [name for name in NODES if name != node]
     assert lab.verdict(job, 1)["code"] == 0
     assert "trained on" in done.output
     return {"cause": verdict["cause"], "seconds": verdict["seconds"], "from the job's begin": round(verdict["time"] - first.began, 1)}
+
+
+def slow_among_three(lab: Lab, node: str) -> dict[str, Any]:
+    """Starts a job of all three nodes, one of them slow: it is named; as two are too few, the job ends and says so."""
+    with fault(lab, "slow", node):
+        job = lab.launch("3")
+        lab.cluster.wait_for_job(job, "FAILED", timeout_s=PATIENCE_S)
+    verdict, (start,) = lab.verdict(job), lab.starts(job)
+    assert (verdict["code"], verdict["avoid"], verdict["suspects"]) == (76, [node], []), verdict
+    assert verdict["cause"].startswith(node) and verdict["seconds"] < WITHIN_S, verdict
+    assert start.verdict == "stopped", start
+    assert start.cause == f"{verdict['cause']}; not requeued: without {node} partition main has 2 nodes, the job needs 3"
+    return {"cause": verdict["cause"], "seconds": verdict["seconds"], "from the job's begin": round(verdict["time"] - start.began, 1)}
 
 
 def one_of_two(lab: Lab, node: str = "node1") -> dict[str, Any]:
@@ -172,11 +183,11 @@ def main(sound: int, nodes: int) -> None:
         lab = make_lab(cluster, work)
         took = [sound_start(lab)["seconds"] for _ in range(sound)]
         counts: dict[str, Any] = {"sound starts": sound, "false alarms": 0, "longest of them, s": max(took)}
-        for kind in FAULTS:
+        for kind, places in {"slow": NODES[:nodes], "full": NODES[:2], "wrong": NODES[:2]}.items():
             found = []
-            for node in NODES[:nodes]:
+            for node in places:
                 cluster.reset()
-                found.append(bad_node(lab, kind, node))
+                found.append(slow_among_three(lab, node) if kind == "slow" else bad_node(lab, kind, node))
             counts[kind] = {"named and avoided": len(found), "longest, s": max(one["seconds"] for one in found)}
             counts[kind]["longest from the job's begin, s"] = max(one["from the job's begin"] for one in found)
             counts[kind]["for example"] = found[-1]["cause"]

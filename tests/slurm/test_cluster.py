@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm import packages
-from tests.slurm.cluster import Cluster, expand
+from tests.slurm.cluster import Cluster
+from tests.slurm.job_view import expand
 
 SCRIPT = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=2 --gpus-per-node=2 --output={folder}/%j.out

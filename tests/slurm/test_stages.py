@@ -53,7 +53,8 @@ def launch(slurm: Cluster, place: Path, data: str, *options: str) -> tuple[RunFo
             "cpu_partition": "cpu",
             "check_nodes": False,
             "stages": STAGES,
-            "directives": {"comment": "a chain of jobs"},
+            "directives": {"comment": "chain-of-jobs"},
+            "stage_to": str(place / "local"),
         },
         "run": {"dir": str(place / "runs"), "name": data},
     }
@@ -76,7 +77,7 @@ def outputs(slurm: Cluster, jobs: list[Job]) -> str:
     return "\n".join(f"{job.stage} {(view := slurm.job(job.job_id)).state}:\n{view.output}" for job in jobs)
 
 
-def test_a_chain_runs_to_its_end(slurm: Cluster, launched: dict[str, tuple[RunFolder, str]]) -> None:
+def test_a_chain_runs_to_its_end(slurm: Cluster, place: Path, launched: dict[str, tuple[RunFolder, str]]) -> None:
     run, said = launched["chats"]
     jobs = read_jobs(run.path)
     assert [job.stage for job in jobs] == STAGES
@@ -88,7 +89,11 @@ def test_a_chain_runs_to_its_end(slurm: Cluster, launched: dict[str, tuple[RunFo
     assert {start.verdict for start in starts.values()} == {"finished"}
     assert starts["prepare"].gpus_per_node == 0 and starts["train"].gpus_per_node == 1
     assert slurm.job(jobs[0].job_id).fields["Partition"] == "cpu" and slurm.job(jobs[2].job_id).fields["Partition"] == "main"
-    assert slurm.job(jobs[0].job_id).fields["Comment"] == "a_chain_of_jobs" or "chain" in slurm.job(jobs[0].job_id).fields["Comment"]
+    assert slurm.job(jobs[0].job_id).fields["Comment"] == "chain-of-jobs"
+    assert re.search(r"node\d: staged store, ", (run.path / "jobs" / f"{jobs[1].job_id}.out").read_text())
+    assert not list((place / "local").iterdir()), "copies are removed at the end"
+    start = run.attempts()[0].read_start()
+    assert start is not None and Path(start["store_folder"]).parent == place / "stores"
     result, scores = read_json(run.result_path), read_json(run.path / "eval.json")
     assert result is not None and scores is not None
     assert scores["evaluations"][0]["loss"] == pytest.approx(result["eval_loss"], rel=1e-5)

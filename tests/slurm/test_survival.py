@@ -16,7 +16,6 @@ from tests.slurm.survival import (
     SAVE_EVERY,
     Bench,
     Run,
-    contents,
     facts_of,
     steps_redone,
     worst_difference,
@@ -74,16 +73,14 @@ def test_requeued_preempted_and_a_node_killed(cluster: Cluster, bench: Bench, fi
     run.preempt()
     run.wait_for("save", restart=2, past_step=15)
     cluster.kill_node(cluster.job(run.job_id).nodes[-1])
-    before = {attempt.number: contents(attempt.path) for attempt in run.folder.attempts()[:2]}
     run.finish()
     assert facts_of(run.folder) == facts_of(finished[1].folder)
     requeued, preempted, killed = steps_redone(run.folder)
     assert max(requeued, preempted) <= 1 and killed <= SAVE_EVERY
     verdicts = [(start.restart, start.verdict) for start in run.starts]
     assert verdicts == [(0, "requeued"), (1, "requeued"), (2, None), (3, "finished")], run.starts
-    assert {number: contents(run.folder.attempts()[number - 1].path) for number in before} == before
     states = [row["State"] for row in cluster.sacct(run.job_id, "State")]
-    assert states[:3] == ["REQUEUED", "PREEMPTED", "NODE_FAIL"] or set(states[:3]) <= {"REQUEUED", "PREEMPTED", "NODE_FAIL"}, states
+    assert states[:3] == ["REQUEUED", "PREEMPTED", "NODE_FAIL"], states
 
 
 def test_three_segments_on_two_three_and_one_node(cluster: Cluster, bench: Bench, alone: dict[str, Any]) -> None:

@@ -72,9 +72,10 @@ def test_a_grid_is_one_array_and_what_failed_is_retried(slurm: Cluster, place: P
     said = aisc(slurm, place, "launch", *words)
     assert "2 lr x 3 seeds, 6 runs (2 at a time)" in said
     (sweep,) = all_sweeps(place / "runs")
-    # The last point, which waits behind the throttle, cannot begin: its folder of attempts is a file.
-    blocker = sweep.run_of(5).path / "attempts"
-    blocker.write_text("")
+    # The last point, which waits behind the throttle, finds its data gone.
+    frozen = sweep.run_of(5).path / "launch.yaml"
+    whole = frozen.read_text()
+    frozen.write_text(whole.replace("chats.jsonl", "gone.jsonl"))
     (job,) = read_jobs(sweep.path)
     assert job.array == "0-5%2"
     running = slurm.call("squeue", "--noheader", "--array", "--states=R", "--format=%F").split()
@@ -84,9 +85,9 @@ def test_a_grid_is_one_array_and_what_failed_is_retried(slurm: Cluster, place: P
     table = one_line(aisc(slurm, place, "runs", "show", sweep.short))
     assert "6 runs, 5 done, 1 failed" in table and "3e-3 3 " in table and "1e-4 2 " in table
     squeezed = table.replace(" ", "")  # the column is narrow, words are folded
-    assert f"seed3:runfolder{sweep.run_of(5).path}:cannotbewritten" in squeezed, table
+    assert "seed3:data.train=gone.jsonl:nosuchfileorfolder" in squeezed, table
     assert f"retry:aiscrunsretry{sweep.short}" in squeezed, table
-    blocker.unlink()
+    frozen.write_text(whole)
     assert "again point 5" in aisc(slurm, place, "runs", "retry", sweep.short)
     wait_for_empty_queue(slurm)
     assert [one.state for one in outcomes(sweep)] == ["done"] * 6

@@ -72,7 +72,7 @@ def test_an_attempt_of_another_start_says_nothing_of_this_one(run: Path, monkeyp
 
 def test_a_node_that_the_preflight_names_is_excluded_with_those_before(run: Path) -> None:
     write_start(run, JobStart(job_id=7, stage="train", restart=0, began=50.0, nodes=["n3"], gpus_per_node=2, verdict="excluded", excluded=["n3"]))
-    atomic.write_json(run / "jobs" / "7.1.check.json", {"avoid": ["n2"], "cause": "n2 is slow"})
+    atomic.write_json(run / "jobs" / "7.1.check.json", {"code": 76, "avoid": ["n2"], "again": [], "cause": "n2 is slow"})
     ending = judge(run, START, 76)
     assert (ending.verdict, ending.cause, ending.excluded) == ("excluded", "n2 is slow", ["n3", "n2"])
 

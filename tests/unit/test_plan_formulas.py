@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import configs
 from configs import compose
 from configs.engine_choice import Candidate
 from configs.facts import Facts, Shape
@@ -23,7 +25,11 @@ from launch.plan.figures import FORMULA, GB, GIVEN, MEASURED, PUBLISHED, Figure,
 from launch.plan.flops import attention_forward, flops_of
 from launch.plan.speed import HOST_LINK, Rate, host_seconds, save_stall, speed_of, traffic_of
 from launch.plan.work import Work, work_of
-from tests.unit.test_model_shapes import PRESETS
+
+PRESETS = {
+    path.stem: dict(yaml.safe_load(path.read_text(encoding="utf-8"))["arch"])
+    for path in sorted((Path(configs.__file__).parent / "model").glob("*.yaml"))
+}
 
 # One layer of width 4 with 2 heads of 2, an MLP of 3, 5 tokens of vocabulary:
 # q, k, v, o: 4 x 16 = 64; gate, up, down: 3 x 12 = 36; head: 20. N = 120.
