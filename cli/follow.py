@@ -98,8 +98,8 @@ def has_ended(run: Path, queue: Queue) -> bool:
 
 
 def last_step(run: RunFolder) -> tuple[int, str] | None:
-    """Returns (step, `3,120/8,010  loss 2.214  34 s a step`) of the newest attempt; None before its first step."""
-    attempts = run.attempts()
+    """Returns (step, `3,120/8,010  loss 2.214  5 h 30 left`) of the attempt at work; None before its first step."""
+    attempts = [attempt for attempt in run.attempts()[-1:] if not attempt.exit_path.exists()]
     steps = [line for line in read_lines(attempts[-1].metrics_path) if "loss" in line][-50:] if attempts else []
     if not steps:
         return None

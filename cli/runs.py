@@ -16,10 +16,10 @@ from configs.atomic import write_file
 from configs.errors import UserError
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir
 from launch.explain import explain
-from launch.listing import Row, list_rows
+from launch.listing import Row, list_rows, sweep_hours
 from launch.live import Accounts, ask_accounts, ask_queue, jobs_of
 from launch.runs import RunSummary, all_runs, differing_keys, find_run, frozen_config, read_replies, summarize, timeline
-from launch.sweep import SweepSummary, all_sweeps, find_sweep, summarize_sweep
+from launch.sweep import Sweep, SweepSummary, all_sweeps, find_sweep, summarize_sweep
 from launch.words import spell_hours, spell_share
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         return code
     if not names:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
-    if verb in ("show", "retry") and "--replies" not in options and (sweep := find_sweep(names[0], parent)) is not None:
+    if verb in ("show", "retry") and "--replies" not in options and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
@@ -76,7 +76,19 @@ def act(screen: Console, verb: str, runs: list[RunFolder]) -> int:
     return 0
 
 
-def of_sweep(screen: Console, verb: str, sweep: Any) -> int:
+def sweep_meant(text: str, parent: Path) -> Sweep | None:
+    """Returns the sweep that `text` means; by the first part of its name only when no run is meant."""
+    sweep = find_sweep(text, parent)
+    if sweep is None or text in (sweep.name, sweep.short) or Path(text).expanduser() == sweep.path:
+        return sweep
+    try:
+        find_run(text, parent)
+    except UserError:
+        return sweep
+    return None
+
+
+def of_sweep(screen: Console, verb: str, sweep: Sweep) -> int:
     """Shows a sweep's table, or starts its failed points again."""
     if verb == "retry":
         code: int = importlib.import_module("cli.sweep").retry(sweep)
@@ -88,12 +100,12 @@ def of_sweep(screen: Console, verb: str, sweep: Any) -> int:
 def list_runs(screen: Console, parent: Path) -> None:
     """Prints one line per run or sweep, newest first."""
     rows, note = list_rows(parent, time.time())
-    sweeps = [summarize_sweep(sweep.path) for sweep in all_sweeps(parent)]
+    sweeps = [(summarize_sweep(sweep.path), sweep_hours(sweep.path, time.time())) for sweep in all_sweeps(parent)]
     if not rows and not sweeps:
         screen.print(f"no runs in {parent}   (run.dir=FOLDER or $AISC_RUNS names another folder)")
         return
     cells = [(row.summary.started, cells_of(row), row.is_bad) for row in rows]
-    cells += [(sweep.started, cells_of_sweep(sweep), "failed" in sweep.counts) for sweep in sweeps]
+    cells += [(sweep.started, cells_of_sweep(sweep, *hours), "failed" in sweep.counts) for sweep, hours in sweeps]
     lines = [dict(zip(ORDER, ORDER, strict=True)), *(line for _, line, _ in cells)]
     widths = {name: max(len(line[name]) for line in lines) for name in ORDER}
     shown = shown_columns(widths, screen.width if screen.is_terminal else None)
@@ -127,15 +139,15 @@ def cells_of(row: Row) -> dict[str, str]:
     }
 
 
-def cells_of_sweep(sweep: SweepSummary) -> dict[str, str]:
+def cells_of_sweep(sweep: SweepSummary, hours: float | None, trained: float | None) -> dict[str, str]:
     """Returns the texts of a sweep's line."""
     return {
         "RUN": f"{sweep.name} ({sweep.num_points})",
         "STATE": sweep.state,
         "STEP": f"{sweep.step:,}/{sweep.total_steps:,}" if sweep.total_steps else "-",
         "EVAL_LOSS": f"{sweep.best:.3f} best" if sweep.best is not None else "-",
-        "GPU-h": "-",
-        "TRAINED": "-",
+        "GPU-h": "-" if hours is None else spell_hours(hours),
+        "TRAINED": spell_share(trained),
         "LEFT": "-",
     }
 

@@ -219,7 +219,8 @@ def _ended_badly(facts: Facts) -> Story:
         rank = f" (rank {end['rank']})" if "rank" in end else ""
         return Story(f"failed: {words.get(kind, kind)}{rank}.", todo, _ending_events(facts))
     if end.get("state") == "stopped":
-        return Story(f"stopped from outside, saved step {facts.saved:,}; in no queue.", f"Go on: {_resume(facts)}", _ending_events(facts))
+        queue = "; in no queue" if facts.jobs else ""
+        return Story(f"stopped from outside, saved step {facts.saved:,}{queue}.", f"Go on: {_resume(facts)}", _ending_events(facts))
     if attempt is None and start is None:
         todo = f"Nothing has started it yet: {_resume(facts)}"
         return Story("launched, never started, in no queue." if facts.jobs else "not started.", todo)
@@ -328,7 +329,7 @@ def _lost_line(facts: Facts) -> str:
         cost += facts.account.cost_of(_seconds_since(attempt, facts.saved), facts.account.segments[-1])
     priced = facts.account.net(cost) if facts.account.prices.per_gpu else None
     money = f" ({facts.account.prices.currency} {spell_money(priced)} net)" if priced is not None else ""
-    what = f"{steps:,} step{'' if steps == 1 else 's'}, {spell_hours(hours)} {facts.account.unit}{money}"
+    what = "nothing" if not steps and not hours else f"{steps:,} step{'' if steps == 1 else 's'}, {spell_hours(hours)} {facts.account.unit}{money}"
     starts = len([start for start in facts.starts if start.stage == "train"]) or len(facts.attempts)
     if starts < 2 and not steps and not hours:
         return ""

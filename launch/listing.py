@@ -72,6 +72,14 @@ def row_of(run: RunFolder, queue: Queue, now: float) -> Row:
     return Row(summary, state, is_bad, hours, account.trained, left)
 
 
+def sweep_hours(sweep: Path, now: float) -> tuple[float | None, float | None]:
+    """Returns the GPU-hours of all points of a sweep, None without a GPU, and the share of them that trained."""
+    runs = [path for path in sweep.iterdir() if (path / "attempts").is_dir() or (path / "jobs").is_dir()]
+    segments = tuple(segment for run in runs for segment in segments_of(run, now=now))
+    account = Goodput(sweep.name, None, segments, 0.0)
+    return account.total if segments and account.unit == "GPU-hours" else None, account.trained
+
+
 def spell_live(facts: Facts) -> tuple[str, bool]:
     """Returns a run's state in a few words, and whether somebody should look."""
     live, start = facts.live, facts.last_start

@@ -104,6 +104,18 @@ def test_compare_lists_what_differs_and_draws(aisc: Aisc, tmp_path: Path) -> Non
     assert svg.startswith("<svg") and svg.count("<path") > 10
 
 
+def test_goodput_of_a_run_of_this_machine_is_whole_and_in_its_report(aisc: Aisc, place: Path, tmp_path: Path) -> None:
+    code, text = aisc("runs", "goodput", "second", "--svg", str(tmp_path / "hours.svg"))
+    assert code == 0 and "node-hours in 1 start" in text and "it ran outside Slurm" in text
+    run = find_run("second", place / "runs")
+    account = json.loads((run.path / "goodput.json").read_text())
+    (start,) = account["segments"]
+    assert sum(start["seconds"].values()) == pytest.approx(start["elapsed_s"], abs=0.05)
+    assert start["seconds"].keys() >= {"start-up", "prepare", "compile", "train", "evaluate", "save", "tail"}
+    assert "<h2>Goodput</h2>" in (run.path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "hours.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
 def test_report_of_a_finished_run(place: Path) -> None:
     run = find_run("first", place / "runs")
     text = (run.path / "report.html").read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ def test_a_run_is_listed_stopped_taken_back_resumed_and_followed(cluster: Cluste
         cluster.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     desk.runs("resume", name)
-    followed = desk.runs("follow", name, timeout_s=240.0)
+    followed = desk.runs("follow", name, timeout_s=480.0)
     assert re.search(rf"{name}   done, eval_loss \d\.\d+, 24 steps\.", followed), followed
     assert f"runs (job {desk.run.job_id} on node" in followed and "24/24" in followed
     assert read_json(desk.run.folder.result_path) is not None

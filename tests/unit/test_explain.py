@@ -160,6 +160,21 @@ def test_stopped_by_its_user_while_it_ran_or_waited(tmp_path: Path) -> None:
     assert told(second)[0] == "hk_cpt-77ab01   stopped by you, saved step 0."
 
 
+@pytest.mark.parametrize("cause", ["asked to stop (SIGTERM x2)", "asked to stop (the time limit is near)"])
+def test_requeued_by_preemption_or_a_time_limit_lost_nothing(tmp_path: Path, cause: str) -> None:
+    run = trained(tmp_path, saved=0)
+    run.saved(newest(run), 1, NIGHT + 70)
+    run.start(NIGHT, NIGHT + 3072, verdict="requeued", cause=cause)
+    run.ended(newest(run), NIGHT + 3070, "stopped", 75, cause, kind="outside")
+    waiting = Queue({481411: Queued(481411, "PENDING", "BeginTime", NIGHT + 8400)})
+    assert told(run, queue=waiting) == [
+        "hk_cpt-77ab01   requeued, waits in the queue (job 481411, about 04:20). You need",
+        "do nothing.",
+        f"  02:51:10  {cause}",
+        "  02:51:10  exit 75; last good checkpoint step 1",
+    ]
+
+
 def test_gave_up(tmp_path: Path) -> None:
     run = trained(tmp_path)
     run.ended(newest(run), NIGHT + 3070, "failed", 75, HANG, kind="hang", rank=11)

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from cli.runs import ORDER, cells_of, shown_columns
+from cli.runs import ORDER, cells_of, shown_columns, sweep_meant
 from configs.errors import LaunchError, UserError
 from configs.runfolder import RunFolder, process_start
 from launch import control
-from launch.listing import row_of
+from launch.listing import row_of, sweep_hours
 from launch.live import Queue, Queued
 from launch.runs import all_runs, find_run
+from launch.sweep import SweepInfo, create
+from launch.sweep_grid import Point
 from tests.written_run import NIGHT, WrittenRun
 
 
@@ -55,6 +57,23 @@ def test_gave_up_and_never_begun(tmp_path: Path) -> None:
     assert cells(run)[1] == "failed: before it began"
     run.start(NIGHT + 9, NIGHT + 9, restart=1, verdict="gave up", cause="3 starts in vain")
     assert cells(run)[1] == "gave up"
+
+
+def test_a_sweep_is_one_line_with_the_hours_of_its_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values: dict[str, Any] = {"stem": "onc", "kind": "grid", "where": "slurm", "folder": "/", "words": [], "axes": {"training.seed": ["1", "2"]}}
+    points = [Point(number, {"training.seed": str(number)}) for number in (1, 2)]
+    sweep = create(tmp_path / "onc-2b81f0", SweepInfo(**values, throttle=2), None, [(point, "{}") for point in points])
+    for point in points:
+        run = WrittenRun(sweep.path, f"other-{point.number}")
+        run.start(NIGHT, NIGHT + 360 * point.number, verdict="failed")
+    hours, share = sweep_hours(sweep.path, NIGHT + 9000)
+    assert hours == pytest.approx(4.8) and share == 0.0
+    assert main(["runs", f"run.dir={tmp_path}"]) == 0
+    assert "onc-2b81f0 (2)  2 waiting  -     -            4.8      0 %" in capsys.readouterr().out
+    assert [run.name for run in all_runs(tmp_path)] == []
+    assert sweep_meant("onc", tmp_path) is not None and sweep_meant("2b81f0", tmp_path) is not None
+    WrittenRun(tmp_path, "onc-77ab01").job()
+    assert sweep_meant("onc", tmp_path) is None and sweep_meant("2b81f0", tmp_path) is not None
 
 
 def test_columns_are_left_out_before_they_are_cut_off() -> None:
