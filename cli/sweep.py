@@ -177,10 +177,8 @@ def retry(sweep: Sweep) -> int:
     if info.kind == "search":
         job = sweep_queue.submit_search(sweep)
     else:
-        given = load_point(sweep, numbers[0])
-        job = sweep_queue.submit_array(
-            sweep, numbers, info.throttle, nodes=given.cluster.nodes, gpus_per_node=_number(given.cluster.gpus_per_node)
-        )
+        nodes, gpus = asked_for(sweep, numbers[0])
+        job = sweep_queue.submit_array(sweep, numbers, info.throttle, nodes=nodes, gpus_per_node=gpus)
     screen.print(f"submitted {job.job_id}   aisc runs show {sweep.short}")
     return 0
 
@@ -190,8 +188,13 @@ def load_point(sweep: Sweep, number: int) -> RunConfig:
     return compose.thaw((sweep.run_of(number).path / "launch.yaml").read_text(encoding="utf-8"))
 
 
-def _number(value: int | str) -> int:
-    return value if isinstance(value, int) else 0
+def asked_for(sweep: Sweep, number: int) -> tuple[int, int]:
+    """Returns the nodes of each element of the array, and their GPUs: as submitted, or as the site file says."""
+    for job in reversed(read_jobs(sweep.path)):
+        return job.nodes, job.gpus_per_node
+    cluster = load_point(sweep, number).cluster
+    shape = shape_of(cluster, read_site(cluster))
+    return shape.nodes, shape.gpus_per_node
 
 
 def control(sweep_folder: Path, environment: MutableMapping[str, str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -93,6 +94,14 @@ def write_products(sweep: Sweep, info: SweepInfo, found: Sequence[Outcome]) -> l
         return []
     write_file(sweep.path / "best.yaml", best_yaml(sweep, info, best))
     written = [f"best as a file: {sweep.path / 'best.yaml'}"]
-    svg: str = importlib.import_module("train.report.figures").compare_losses(compared_lines(found))
-    write_file(sweep.path / "compare.svg", svg)
-    return [*written, f"figure: {sweep.path / 'compare.svg'}"]
+    figure = sweep.path / "compare.svg"
+    if is_older(figure, found):
+        svg: str = importlib.import_module("train.report.figures").compare_losses(compared_lines(found))
+        write_file(figure, svg)
+    return [*written, f"figure: {figure}"]
+
+
+def is_older(figure: Path, found: Sequence[Outcome]) -> bool:
+    """True when a result has come since the figure was drawn: drawing takes a second, looking does not."""
+    drawn = figure.stat().st_mtime if figure.exists() else 0.0
+    return any(one.run.result_path.stat().st_mtime >= drawn for one in found if one.state == "done")

@@ -233,16 +233,22 @@ def _before_first_attempt(sweep: Sweep, point: Point, run: RunFolder) -> tuple[s
     if starts and starts[-1].verdict in ("failed", "gave up"):
         printed = [*sweep.path.glob(f"jobs/*_{point.number}.out"), *run.path.glob("jobs/*.out")]
         newest = max(printed, key=lambda path: path.stat().st_mtime, default=None)
-        return "failed", (last_words(newest) if newest is not None else "") or starts[-1].cause
+        return "failed", (last_words(newest, besides=starts[-1].cause) if newest is not None else "") or starts[-1].cause
     return ("running" if starts and starts[-1].verdict is None else "waiting"), ""
 
 
-def last_words(path: Path, offset: int = 0) -> str:
-    """Returns the message after the last `error:` or `failed:` in what was printed from byte `offset` on."""
+def last_words(path: Path, offset: int = 0, besides: str = "") -> str:
+    """Returns the message after the last `error:` or `failed:` in what was printed from byte `offset` on.
+
+    Args:
+        path: of the output.
+        offset: where this start begins.
+        besides: a message to pass over: the job's own verdict, which says less than the run.
+    """
     lines = path.read_bytes()[offset:].decode(errors="replace").splitlines()
     for number in range(len(lines) - 1, -1, -1):
         word, _, rest = lines[number].partition(": ")
-        if word in ("error", "failed"):
+        if word in ("error", "failed") and rest != besides:
             return "\n".join([rest, *(line.strip() for line in lines[number + 1 :] if line.startswith("  "))])
     return ""
 

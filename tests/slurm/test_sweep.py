@@ -115,7 +115,7 @@ def controllers(cluster: Cluster) -> list[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if words[0].endswith(b"python") and b"search" in words and b"job" in words:
+        if b"python" in words[0] and words[-4:-2] == [b"job", b"search"]:
             found.append(pid)
     return found
 

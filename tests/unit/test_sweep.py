@@ -12,6 +12,7 @@ import pytest
 from configs import atomic, compose
 from configs.facts import Shape
 from configs.runfolder import RunFolder
+from launch.job import queue_name
 from launch.records import JobStart, write_start
 from launch.slurm import Launch
 from launch.sweep import (
@@ -164,3 +165,18 @@ def test_points_are_written_as_plain_json(sweep: Sweep) -> None:
     values = json.loads((sweep.run_of(4).path / "point.json").read_text())
     assert values == {"number": 4, "values": {"optimizer.lr": "1e-4", "training.seed": "2"}}
     assert Point(**values) == grid_points(AXES)[4]
+
+
+def test_the_run_s_own_words_are_taken_before_the_job_s_verdict(sweep: Sweep) -> None:
+    verdict = "exit code 2 before the run could begin; the job's output says why"
+    write_start(sweep.run_of(5).path, JobStart(7, "train", 0, 1.0, ["n1"], 0, verdict="failed", cause=verdict))
+    (sweep.path / "jobs").mkdir()
+    said = f"error: data.train=gone.jsonl: no such file\nsrun: error: node1: task 0: Exited with exit code 2\nfailed: {verdict}\n"
+    (sweep.path / "jobs" / "2_5.out").write_text(said)
+    assert outcomes(sweep)[5].cause == "data.train=gone.jsonl: no such file"
+
+
+def test_scontrol_is_told_one_element_of_an_array() -> None:
+    """The last element has the array's number as its own: requeued by that, all elements would be."""
+    assert queue_name({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "5"}) == "7_5"
+    assert queue_name({"SLURM_JOB_ID": "7"}) == "7"
