@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from data_pipelines.privacy.kinds import Certainty, Match
 from data_pipelines.privacy.labels import labelled
 
-_GAP = r"[ -]{0,2}"
-_HKID = rf"[A-Z]{{1,2}}{_GAP}(?:\d{_GAP}){{6}}(?:\({_GAP}[0-9A]{_GAP}\)|[0-9A])(?![A-Za-z0-9])"
+_GAP = r"[ -]{0,3}"
+_HKID = rf"[A-Z](?:{_GAP}[A-Z])?{_GAP}(?:\d{_GAP}){{6}}(?:\({_GAP}[0-9A]{_GAP}\)|[0-9A])(?![A-Za-z0-9])"
 _CHECKED = re.compile(rf"(?<![A-Za-z0-9])(?={_HKID})(?P<value>{_HKID})", re.IGNORECASE)
 _CARD_WORDS = (
-    r"HK ?ID|H\.K\.I\.D\.?|HKIC|ID card|identity card|identity document|ID|香港身份證|身份證明?|身份证|身分證|身分证|證件|证件"
+    r"HK ?ID|H\.K\.I\.D\.?|HKIC|ID card|identity card|identity document|(?<!patient )ID|香港身份證|身份證明?|身份证|身分證|身分证|證件|证件"
 )
 # With the word in front a mistyped or missing check digit is still somebody's card.
-_SAID = labelled(_CARD_WORDS, rf"[A-Z]{{1,2}}{_GAP}(?:\d{_GAP}){{5}}\d(?:{_GAP}\({_GAP}[0-9A]{_GAP}\)|[0-9A])?(?![A-Za-z0-9])")
+_SAID = labelled(_CARD_WORDS, rf"[A-Z](?:{_GAP}[A-Z])?{_GAP}(?:\d{_GAP}){{5}}\d(?:{_GAP}\({_GAP}[0-9A]{_GAP}\)|[0-9A])?(?![A-Za-z0-9])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _MAINLAND = re.compile(rf"(?<![A-Za-z0-9])[1-9](?:{_GAP}\d){{16}}{_GAP}[0-9Xx](?![A-Za-z0-9])")
 _MAINLAND_SAID = labelled(_CARD_WORDS, rf"[1-9](?:{_GAP}\d){{16}}{_GAP}[0-9X](?![A-Za-z0-9])|[1-9]\d{{14}}(?!\d)")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from data_pipelines.privacy.kinds import Certainty, Match
 from data_pipelines.privacy.labels import labelled, values
 
-_CARD = re.compile(r"(?<![A-Za-z0-9])(?<!\d[-.])[2-6]\d{3}(?:[ -]{0,2}\d){9,15}(?![A-Za-z0-9])(?!-\d)")
+_CARD = re.compile(r"(?<![A-Za-z0-9])(?<!\d[-.])[2-6](?:[ -]{0,3}\d){12,18}(?![A-Za-z0-9])(?!-\d)")
 _ACCOUNT_WORDS = (
     r"(?:bank |savings? |current |payroll |HSBC |BOC |Hang Seng )?(?:account|acct|a/c|acc)|"
     r"(?:銀行|银行|儲蓄|储蓄|往來|收款|滙豐|恒生|中銀)?(?:戶口|户口|帳戶|账户|賬戶|帐户|帳號|账号|賬號|帐号)"
 )
-_ACCOUNT = labelled(_ACCOUNT_WORDS, r"(?<!\d)\d(?:[ -]{0,2}\d){7,20}(?![A-Za-z0-9])")
+_ACCOUNT = labelled(_ACCOUNT_WORDS, r"(?<!\d)\d(?:[ -]{0,3}\d){7,20}(?![A-Za-z0-9])")
 _GROUPED = re.compile(r"(?<![A-Za-z0-9-])\d{3}-(?:\d{3}-\d{6}|\d{6}-\d{3}|\d{1,3}-\d{6}-\d{1,3}|\d{3}-\d{1}-\d{6})(?:-\d{1,3})?(?![A-Za-z0-9-])")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 

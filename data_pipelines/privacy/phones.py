@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from data_pipelines.privacy.kinds import Certainty, Match
 from data_pipelines.privacy.labels import comes_before
 
-_HK_PREFIX = r"(?:\(? ?(?:\+|00)? ?852 ?\)?[ -]{0,2})"
-_HK_LOCAL = r"[2-9]\d{3}[ -]{0,2}\d{4}|[2-9](?:[ -]\d){7}|[2-9]\d[ -]\d\d[ -]\d\d[ -]\d\d|[2-9]\d\d[ -]\d\d\d[ -]\d\d"
+_HK_PREFIX = r"(?:\(? ?(?:\+|0 ?0)? ?8 ?5 ?2 ?\)?[ -]{0,3})"
+_HK_LOCAL = r"[2-9]\d{3}[ -]{0,2}\d{4}|[2-9](?:[ -]{1,3}\d){7}|[2-9]\d[ -]\d\d[ -]\d\d[ -]\d\d|[2-9]\d\d[ -]\d\d\d[ -]\d\d"
 _EDGE = r"(?<![A-Za-z0-9.])(?<!\d[-/])"
 _HK = re.compile(rf"{_EDGE}(?P<prefix>{_HK_PREFIX})?(?P<local>{_HK_LOCAL})(?![A-Za-z0-9])(?!-\d)(?!\.\d)")
-_MOBILE = r"1[ -]?[3-9][ -]?\d(?:[ -]?\d){8}"
-_LINE = r"\(?0[1-9]\d{1,2}\)?[ -]{1,2}[2-8]\d{2,3}[ -]?\d{4}"
+_MOBILE = r"1[ -]?[3-9][ -]?\d(?:[ -]{0,3}\d){8}"
+_LINE = r"\(?0(?: ?[1-9])(?: ?\d){1,2}\)? ?[ -]{1,2}[2-8](?:[ -]?\d){6,7}"
 _MAINLAND = re.compile(
-    rf"{_EDGE}(?:\(? ?(?:\+|00)? ?86 ?\)?[ -]{{0,2}})?(?P<local>{_MOBILE}|{_LINE})(?![A-Za-z0-9])(?!-\d)(?!\.\d)"
+    rf"{_EDGE}(?:\(? ?(?:\+|0 ?0)? ?8 ?6 ?\)?[ -]{{0,3}})?(?P<local>{_MOBILE}|{_LINE})(?![A-Za-z0-9])(?!-\d)(?!\.\d)"
 )
 _WORDS = re.compile(
     r"(?:tel|phone|mobile|mob|cell|call(?:ed)?|ring|whats ?app|contact|sms|fax|wechat|hotline|reach(?:ed)?|number is|line"
