@@ -10,15 +10,19 @@ import string
 
 from faker import Faker
 
-_STREETS_ZH = "彌敦道 軒尼詩道 皇后大道東 英皇道 廣東道 荔枝角道 窩打老道 太子道西 青山公路 德輔道中 柴灣道 鴨脷洲大街".split()
-_ESTATES_ZH = "沙田第一城 美孚新邨 黃埔花園 杏花邨 彩虹邨 麗港城 將軍澳廣場 大埔中心 屯門市廣場 愛民邨".split()
-_DISTRICTS_ZH = "旺角 灣仔 沙田 觀塘 荃灣 北角 深水埗 元朗 大埔 柴灣 油麻地 將軍澳".split()
-_STREETS_EN = "Nathan|Hennessy|King's|Canton|Castle Peak|Prince Edward|Waterloo|Des Voeux|Argyle|Jordan|Shanghai|Electric".split("|")
-_DISTRICTS_EN = "Mong Kok|Wan Chai|Sha Tin|Kwun Tong|Tsuen Wan|North Point|Yuen Long|Chai Wan|Happy Valley|Tai Po".split("|")
-_SURNAMES = "陳 黃 李 張 梁 林 何 吳 鄭 周 劉 蔡 歐陽 馮 鄧 司徒".split()
-_GIVEN = "志 強 偉 明 美 玲 嘉 欣 家 樂 子 俊 詩 雅 慧 敏 國 華 文 傑".split()
-_ROMAN = "Chan Wong Lee Cheung Leung Lam Ho Ng Cheng Chow Lau Choi Yeung Fung Tang Kwok".split()
-_SYLLABLES = "Tai Man Wai Ming Ka Yan Siu Chi Keung Kwok Wing Mei Ling Hoi Yee Tsz Ho Kit Fai Shuk".split()
+
+def _list(text: str, between: str = " ") -> list[str]:
+    return text.split(between)
+
+_STREETS_ZH = _list("彌敦道 軒尼詩道 皇后大道東 英皇道 廣東道 荔枝角道 窩打老道 太子道西 青山公路 德輔道中 柴灣道 鴨脷洲大街")
+_ESTATES_ZH = _list("沙田第一城 美孚新邨 黃埔花園 杏花邨 彩虹邨 麗港城 將軍澳廣場 大埔中心 屯門市廣場 愛民邨")
+_DISTRICTS_ZH = _list("旺角 灣仔 沙田 觀塘 荃灣 北角 深水埗 元朗 大埔 柴灣 油麻地 將軍澳")
+_STREETS_EN = _list("Nathan|Hennessy|King's|Canton|Castle Peak|Prince Edward|Waterloo|Des Voeux|Argyle|Jordan|Shanghai|Electric", "|")
+_DISTRICTS_EN = _list("Mong Kok|Wan Chai|Sha Tin|Kwun Tong|Tsuen Wan|North Point|Yuen Long|Chai Wan|Happy Valley|Tai Po", "|")
+_SURNAMES = _list("陳 黃 李 張 梁 林 何 吳 鄭 周 劉 蔡 歐陽 馮 鄧 司徒")
+_GIVEN = _list("志 強 偉 明 美 玲 嘉 欣 家 樂 子 俊 詩 雅 慧 敏 國 華 文 傑")
+_ROMAN = _list("Chan Wong Lee Cheung Leung Lam Ho Ng Cheng Chow Lau Choi Yeung Fung Tang Kwok")
+_SYLLABLES = _list("Tai Man Wai Ming Ka Yan Siu Chi Keung Kwok Wing Mei Ling Hoi Yee Tsz Ho Kit Fai Shuk")
 
 
 class Values:
