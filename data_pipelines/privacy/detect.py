@@ -46,11 +46,13 @@ def find(text: str) -> list[Match]:
     if han:
         found += names_zh.find(plain)
         found += addresses_zh.find(plain)
-    taken = reserved_spans(plain)
+    taken = bytearray(len(plain))
+    for start, end in reserved_spans(plain):
+        taken[start:end] = b"\1" * (end - start)
     chosen: list[Match] = []
     for match in sorted(found, key=lambda m: (-m.certainty, m.start - m.end, m.start)):
-        if all(match.end <= start or end <= match.start for start, end in taken):
-            taken.append((match.start, match.end))
+        if 1 not in taken[match.start : match.end]:
+            taken[match.start : match.end] = b"\1" * (match.end - match.start)
             chosen.append(match)
     places = [(match, *folded.span(match.start, match.end)) for match in sorted(chosen, key=lambda m: m.start)]
     return [Match(match.kind, start, end, match.certainty) for match, start, end in places]

@@ -40,6 +40,6 @@ def test_identity_cards_at_least_99_percent_both(examples: list[Example]) -> Non
 
 def test_false_alarms_on_real_sentences() -> None:
     number, alarms = false_alarms(chinese_sentences(2000))
-    assert number == 2000 and alarms.total() <= 40, alarms
+    assert number == 2000 and alarms.total() <= 50, alarms
     number, alarms = false_alarms(english_sentences(2000))
     assert number == 2000 and alarms.total() <= 4, alarms

@@ -133,7 +133,7 @@ def test_spellings_of_one_patient_stay_on_one_side(
 ) -> None:
     names = [f"{letter}{number:06}" for letter in "AB" for number in range(6)]
     wide = {ord(c): ord(c) + 0xFEE0 for c in "AB0123456789"}
-    forms = [str, str.lower, lambda n: f"  {n}\t", lambda n: n.translate(wide), lambda n: " ".join(n), lambda n: n + "\u200b"]
+    forms = [str, str.lower, lambda n: f"  {n}\t", lambda n: n.translate(wide), " ".join, lambda n: n + "\u200b"]
     given = [
         {"messages": rows(2)[1]["messages"][:1] + [{"role": "assistant", "content": f"answer {i} {j}"}], "patient": form(name)}
         for i, name in enumerate(names)
