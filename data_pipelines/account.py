@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_pipelines.privacy.report import summary as privacy_summary
+
 
 @dataclass(slots=True)
 class SourceAccount:
@@ -14,6 +16,7 @@ class SourceAccount:
     Attributes:
         rows: rows read; bad: rows left out by reason (data.max_bad_rows).
         lost: policy -> [documents, learned tokens] that the over-length policy cost.
+        identifiers: kind -> identifiers of people that data.privacy found; private: documents that hold one.
         also_held_out: documents left out of training because the held-out file has the same.
         documents, tokens, supervised: what an epoch shows, with `weight` applied.
         share: of an epoch's tokens, 0 to 1.
@@ -25,6 +28,8 @@ class SourceAccount:
     rows: int = 0
     bad: dict[str, int] = field(default_factory=dict)
     lost: dict[str, list[int]] = field(default_factory=dict)
+    identifiers: dict[str, int] = field(default_factory=dict)
+    private: int = 0
     also_held_out: int = 0
     documents: int = 0
     tokens: int = 0
@@ -41,6 +46,7 @@ class Account:
         documents: training documents of an epoch; held_out: held-out documents.
         groups, held_out_groups: distinct groups on each side; group_by: what makes a group, null is a row's content.
         tokens, supervised: of an epoch; packed_rows and fill (0 to 1) of the training store.
+        privacy: data.privacy.
         notes: sentences a reader of the account should see.
     """
 
@@ -61,6 +67,7 @@ class Account:
     held_out_packed_rows: int = 0
     fill: float = 0.0
     sequence_length: int = 0
+    privacy: str = "off"
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -70,7 +77,7 @@ class Account:
             count[0]
             for source in self.sources.values()
             for policy, count in source.lost.items()
-            if policy == "dropped" or policy.endswith("nothing left to learn")
+            if policy.startswith("dropped") or policy.endswith("nothing left to learn")
         )
 
     @property
@@ -111,6 +118,9 @@ class Account:
             f"{count_words(self.tokens)} tokens, {count_words(self.supervised)} supervised ({learned:.1%}), {fate}",
             f"{self.packed_rows:,} rows of {self.sequence_length:,}, {self.fill:.1%} full",
         ]
+        if self.privacy != "off":
+            found = {name: source.identifiers for name, source in self.sources.items()}
+            lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
         if self.bad_rows:
             lines.append(f"{self.bad_rows:,} unusable rows left out (data.max_bad_rows)")
         trained = {name: source for name, source in self.sources.items() if source.tokens}

@@ -11,6 +11,7 @@ from configs.errors import DataError
 from configs.schema import DataSection
 from data_pipelines.account import Account, SourceAccount
 from data_pipelines.index import Store
+from data_pipelines.privacy.report import Found, by_kind
 from data_pipelines.scanning import Scan
 from data_pipelines.split import copies, hold_out
 from data_pipelines.store import StoreWriter
@@ -131,6 +132,7 @@ class Assembly:
         """Returns the account, all but the packing."""
         found = self._found
         account = Account(objective=objective, group_by=self._data.group_by, sequence_length=self._data.sequence_length)
+        account.privacy = self._data.privacy
         trained = ~self.held_out & (self.copies > 0)
         times = np.where(trained, self.copies, 0)
         account.rows = found.bad.rows_read
@@ -157,6 +159,7 @@ class Assembly:
         found = self._found
         mine = self._source == number
         section = self._sections.get(name)
+        private = found.private.get(name, Found())
         tokens = int((times * found.lengths)[mine].sum())
         return SourceAccount(
             path=section.path if section else self._data.validation,
@@ -165,6 +168,8 @@ class Assembly:
             rows=found.rows_by_source.get(name, 0),
             bad=bad,
             lost={policy: [lost.documents, lost.supervised] for policy, lost in found.lost.get(name, {}).items()},
+            identifiers=by_kind(private.identifiers),
+            private=private.documents,
             also_held_out=int((self.duplicates & mine).sum()),
             documents=int(times[mine].sum()),
             tokens=tokens,

@@ -20,6 +20,7 @@ from data_pipelines.account import Account
 from data_pipelines.assembly import Assembly
 from data_pipelines.fingerprint import fingerprint, hash_files, tokenizer_files
 from data_pipelines.index import Store, open_part
+from data_pipelines.privacy import report as privacy_report
 from data_pipelines.problems import BadRows, BadRowsError
 from data_pipelines.scanning import Progress, Scan, make_reader, scan
 from data_pipelines.sources import InputFile, find_files
@@ -203,6 +204,8 @@ def _build(
     if on_progress:
         on_progress("packing", 0, 0)
     account = assembly.account(objective)
+    if data.privacy != "off":
+        write_file(temporary / privacy_report.NAME, privacy_report.to_json(data.privacy, found.private))
     assembly.write(temporary, fingerprint=name, vocab_size=vocab_size, account=account)
     write_file(temporary / ACCOUNT_NAME, json.dumps(account.to_json(), indent=1, ensure_ascii=False))
     found.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,17 @@ from numpy.typing import NDArray
 
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat, Document, Text
+from data_pipelines.privacy.report import Found
+from data_pipelines.privacy.screen import DROPPED, Screen
 from data_pipelines.problems import WHOLE_ROW, BadRow, RowProblem, type_name
 from data_pipelines.rows import rows_of
 from data_pipelines.sources import Chunk, InputFile
-from data_pipelines.split import hash_bytes, hash_key
+from data_pipelines.split import group_name, hash_bytes, hash_key
 from data_pipelines.template import ChatTemplate, Rendered
 from data_pipelines.tokenize import Encoder, Tokens
+
+# Line, hash of the group (None: its content's), and the tokens or why there are none.
+Encoded = tuple[int, int | None, Tokens | RowProblem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class ChunkResult:
     rows_read: int = 0
     bad: list[BadRow] = field(default_factory=list)
     lost: dict[str, Lost] = field(default_factory=dict)
+    private: Found = field(default_factory=Found)
     ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -79,6 +86,7 @@ class Reader:
         encoder: tokenizer with its labels.
         template: for chats; None when every source is plain text.
         objective: sft learns assistant turns, cpt everything.
+        screen: looks for identifiers; None does not.
     """
 
     files: Sequence[InputFile]
@@ -89,6 +97,7 @@ class Reader:
     group_by: str | None
     sequence_length: int
     overlength: str
+    screen: Screen | None = None
 
     def read(self, task: Task) -> ChunkResult:
         """Returns the documents of one chunk, and its bad rows."""
@@ -101,6 +110,7 @@ class Reader:
             return result
         lines: list[int] = []
         groups: list[int | None] = []
+        leave_out: list[bool] = []
         rendered: list[Rendered | str] = []
         for line, row in rows_of(chunk, file.kind):
             result.rows_read += 1
@@ -109,15 +119,23 @@ class Reader:
                 continue
             try:
                 group = self._group(row)
-                ready = [self._render(document) for document in self._documents(row, task.format)]
+                screened = [self._screened(document) for document in self._documents(row, task.format)]
+                ready = [self._render(document) for document, _ in screened]
             except RowProblem as problem:
                 result.bad.append(bad_row(file, line, problem))
                 continue
+            for _, counts in screened:
+                result.private.note(counts)
+                leave_out.append(self.screen is not None and self.screen.mode == "drop" and bool(counts))
             rendered += ready
             lines += [line] * len(ready)
             groups += [group] * len(ready)
-        self._collect(result, file, list(zip(lines, groups, self._encode(rendered), strict=True)))
+        encoded = list(zip(lines, groups, self._encode(rendered), strict=True))
+        self._collect(result, file, without(encoded, leave_out, result.lost))
         return result
+
+    def _screened(self, document: Document) -> tuple[Document, Counter[str]]:
+        return self.screen.screened(document) if self.screen else (document, Counter())
 
     def _documents(self, row: dict[str, Any], form: FileFormat | None) -> list[Document]:
         assert form is not None  # a chunk with a row that parses has shown the format
@@ -130,13 +148,15 @@ class Reader:
         value: Any = row
         for part in self.group_by.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if value is None or value == "":
+        if value is None or (isinstance(value, str) and not group_name(value)):
             raise RowProblem(self.group_by, "missing", "every row needs it: data.group_by")
         if not isinstance(value, (str, int)):
             raise RowProblem(
                 self.group_by, f"{type_name(value)}, not a text or a whole number", "expected a key: data.group_by"
             )
-        return hash_key(value)
+        surrogates = self.screen.surrogates if self.screen else None
+        # The hash is kept in the store: of masked data it must not be one that trying every card number finds.
+        return surrogates.group(group_name(value)) if surrogates else hash_key(value)
 
     def _render(self, document: Document) -> Rendered | str:
         """Returns a chat with its spans, or a plain text."""
@@ -159,7 +179,7 @@ class Reader:
         return self.encoder.chats([chat for chat in rendered if isinstance(chat, Rendered)])
 
     def _collect(
-        self, result: ChunkResult, file: InputFile, encoded: list[tuple[int, int | None, Tokens | RowProblem]]
+        self, result: ChunkResult, file: InputFile, encoded: list[Encoded]
     ) -> None:
         """Applies the over-length policy and joins the documents."""
         kept: list[Tokens] = []
@@ -209,6 +229,15 @@ class Reader:
             policy = f"{policy}, nothing left to learn"
         lost.setdefault(policy, Lost()).add(Lost(1, before - after))
         return pieces
+
+
+def without(encoded: list[Encoded], leave_out: list[bool], lost: dict[str, Lost]) -> list[Encoded]:
+    """Returns the documents that are not left out, counting those that are and what could have been learned from them."""
+    for (_, _, tokens), out in zip(encoded, leave_out, strict=True):
+        if out:
+            learned = 0 if isinstance(tokens, RowProblem) else int(np.count_nonzero(tokens.mask))
+            lost.setdefault(DROPPED, Lost()).add(Lost(1, learned))
+    return [document for document, out in zip(encoded, leave_out, strict=True) if not out]
 
 
 def _piece(tokens: Tokens, start: int, size: int) -> Tokens:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
 from data_pipelines.formats import columns_of, detect, expected
+from data_pipelines.privacy.report import Found
+from data_pipelines.privacy.screen import make_screen
 from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem, column_names
 from data_pipelines.reading import ChunkResult, FileFormat, Lost, Reader, Task, bad_row, count_lost
 from data_pipelines.rows import first_rows, rows_of
@@ -34,6 +36,7 @@ class Scan:
     files: Sequence[InputFile]
     bad: BadRows = field(default_factory=BadRows)
     lost: dict[str, dict[str, Lost]] = field(default_factory=dict)
+    private: dict[str, Found] = field(default_factory=dict)
     rows_by_source: dict[str, int] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict)
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -73,6 +76,7 @@ def make_reader(
         group_by=data.group_by,
         sequence_length=data.sequence_length,
         overlength=data.overlength,
+        screen=make_screen(data),
     )
     return reader, len(tokenizer)
 
@@ -197,6 +201,7 @@ def _count(found: Scan, result: ChunkResult) -> None:
     found.bad.rows_read += result.rows_read
     found.bad.rows_by_file[file.path] += result.rows_read
     found.rows_by_source[file.source] = found.rows_by_source.get(file.source, 0) + result.rows_read
+    found.private.setdefault(file.source, Found()).add(result.private)
     count_lost(found.lost.setdefault(file.source, {}), result.lost)
 
 

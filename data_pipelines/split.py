@@ -9,14 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
+from data_pipelines.privacy.normalise import canonical
 
 Int64 = NDArray[np.int64]
 
 
-def hash_key(value: object) -> int:
-    """Returns a signed 64-bit hash of a group's value; 1 and "1" are different groups."""
-    text = f"{type(value).__name__}:{value}"
-    return hash_bytes(text.encode("utf-8", "surrogatepass"))
+def group_name(value: str | int) -> str:
+    """Returns the name of a group, the same for all its spellings: no case, width, blanks or look-alike letters.
+
+    7 and "7" are one group (a table and a JSON file write one key differently), 7 and 07 are two.
+    """
+    return canonical(str(value))
+
+
+def hash_key(value: str | int) -> int:
+    """Returns a signed 64-bit hash of a group's name."""
+    return hash_bytes(f"group:{group_name(value)}".encode("utf-8", "surrogatepass"))
 
 
 def hash_bytes(content: bytes | memoryview) -> int:

@@ -58,6 +58,15 @@ class DataSection:
     limit: int | None = setting(
         None, identity=True, help="Use only the first N rows of each source; null: all."
     )
+    privacy: str = setting(
+        "off",
+        identity=True,
+        choices=("off", "report", "mask", "drop"),
+        help="Identifiers of people (card and telephone numbers, names, ...): not looked for, counted, replaced by surrogates, or their documents left out.",
+    )
+    privacy_key: str | None = setting(
+        None, identity=False, help="File (mode 0600) with the secret of `privacy: mask`; null: $AISC_PRIVACY_KEY. It is stored nowhere."
+    )
     online: bool = setting(False, identity=False, help="Allow hub:NAME sources to be fetched from the network.")
     workers: int = setting(0, identity=False, help="Processes that read and tokenise; 0: one per core.")
     store: str | None = setting(

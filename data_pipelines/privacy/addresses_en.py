@@ -1,0 +1,41 @@
+"""Addresses in English: flats, floors, blocks, numbered streets, Hong Kong's districts, mainland cities, joined by commas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from data_pipelines.privacy.kinds import Certainty, Match
+
+_WORD = r"[A-Z][A-Za-z'.-]*"
+_WORDS = rf"{_WORD}(?: {_WORD}){{0,4}}"
+_STREET_END = (
+    r"(?:Road|Rd|Street|St|Avenue|Ave|Lane|Ln|Drive|Drv|Dr|Path|Terrace|Circuit|Crescent|Square|Praya|Highway|Way|Close|Place|"
+    r"Court|Ct|Boulevard|Blvd|Jie|Lu|Dadao|Xiang|Nong)\b\.?(?: (?:North|South|East|West|Central))?"
+)
+_HOUSE_END = (
+    r"(?:House|Building|Bldg|Mansions?|Court|Tower|Centre|Center|Estate|Gardens?|Villas?|Plaza|Village|Chuen|Heights|Terrace|"
+    r"Residences?|Apartments?|Towers|Tsuen|Wan|Shing|Cove|Bay|Peak)\b"
+)
+_UNIT = (
+    r"(?:(?:Flat|Flt|Rm|Room|Unit|Suite|Apt|Apartment|Shop|House|Block|Blk|Tower|Phase|Studio|Building|Bldg)\.? ?[A-Z]?-?\d{0,5}[A-Z]?\b"
+    r"|(?:\d{1,3}|G|LG|UG)/F\.?|\d{1,3}(?:st|nd|rd|th) (?:Floor|Flr)|(?:Floor|Level) \d{1,3})"
+)
+_STREET = rf"(?:No\.? ?)?\d{{1,5}}[A-Z]?(?:-\d{{1,5}})?,? {_WORDS} {_STREET_END}"
+_HOUSE = rf"{_WORDS} {_HOUSE_END}"
+_PLACE = (
+    r"(?:Hong Kong(?: Island)?|HK|Kowloon|KLN|New Territories|N\.?T\.?|"
+    r"(?:P\.?R\.? ?)?China|PRC|(?:[A-Z][a-z]+ ){0,3}(?:District|City|Province|Town|County)|[A-Z][a-z]+(?: [A-Z][a-z]+){0,2}|\d{5,6})"
+)
+_JOIN = r"(?:, ?|\n| )"
+_HEAD = rf"(?:{_UNIT}|{_STREET}|{_HOUSE})"
+_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9])(?:{_UNIT}{_JOIN}{_HEAD}|{_STREET})(?:{_JOIN}{_HEAD}){{0,5}}(?:, ?{_PLACE}){{0,4}}"
+)
+
+
+def find(text: str) -> Iterator[Match]:
+    """Yields addresses: a numbered street, or a flat or floor with something behind it."""
+    for found in _ADDRESS.finditer(text):
+        if re.search(r"\d", found.group()):
+            yield Match("address_en", found.start(), found.end(), Certainty.SHAPE)

@@ -1,0 +1,105 @@
+"""Names in Latin letters: with a title, behind a word for a person, with a usual first name, or of Hong Kong or pinyin form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from data_pipelines.privacy.kinds import Certainty, Match
+from data_pipelines.privacy.surnames import FIRST_EN, HONG_KONG, NOT_NAMES_EN, PINYIN, PLACES_EN
+
+_WORD = r"(?:[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)*|[A-Z]{2,}(?:[-'][A-Z]{2,})*|[A-Z]'[A-Z][a-z]+|Ma?c[A-Z][a-z]+)"
+_NAME = rf"{_WORD}(?:,? (?:[A-Z]\.? )?{_WORD}){{0,3}}"
+_LABELS = (
+    r"patient(?:'s)? name|full name|name of patient|name|patient|pt|next of kin|NOK|contact person|emergency contact|spouse|wife|husband|daughter|"
+    r"son|mother|father|brother|sister|carer|caregiver|guardian|referred by|attending|physician|surgeon|doctor|consultant|account holder|"
+    r"cardholder|holder|signed(?: by)?|dear|regards|sincerely|I am|I'm|my name is|called|named|contact|client|customer|colleague|friend|"
+    r"seen by|reviewed by|spoke (?:to|with)|discussed with|accompanied by|nurse|applicant|payee|attn|attention|姓名|病人|患者|醫生|医生|聯絡人|联系人|英文名"
+)
+_TITLED = re.compile(rf"(?<![A-Za-z])(?:Mr|Mrs|Ms|Miss|Mdm|Madam|Dr|Prof|Professor|Sister|Nurse|MR|MRS|MS|DR)\b\.? ?(?P<value>{_NAME})")
+_LABELLED = re.compile(
+    rf"(?<![A-Za-z])(?i:{_LABELS})(?![a-z])[ ]?(?:\([^()\n]{{1,12}}\))?[ ]?(?:is|was|[:=,\n(]|係|是|為|为)?[ ]{{0,2}}(?:Mr|Mrs|Ms|Miss|Dr|Prof)?\.? ?(?P<value>{_NAME})"
+)
+_RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {_WORD}){{1,4}})(?![A-Za-z@-])")
+_PINYIN = re.compile(r"(?:[bpmfdtnlgkhjqxzcsryw]|zh|ch|sh)?(?:[aeiou]{1,3})(?:ng?|r)?(?:(?:[bpmfdtnlgkhjqxzcsryw]|zh|ch|sh)[aeiou]{1,3}(?:ng?|r)?)?")
+_PLACES = re.compile(rf"\b(?:{PLACES_EN})\b", re.IGNORECASE)
+_MOST_WORDS = 5
+
+
+def find(text: str) -> Iterator[Match]:
+    """Yields names without their titles."""
+    # In small letters a place is read as no name, and every character stays where it is.
+    text = _PLACES.sub(lambda place: place.group().lower(), text)
+    for found in _TITLED.finditer(text):
+        yield from _trimmed(text, found, Certainty.LABEL, least=1)
+    for found in _LABELLED.finditer(text):
+        yield from _trimmed(text, found, Certainty.LABEL, least=2)
+    for found in _RUN.finditer(text):
+        yield from _inside(found)
+
+
+def _trimmed(text: str, found: re.Match[str], certainty: Certainty, *, least: int) -> Iterator[Match]:
+    """Yields the words up to the first that cannot be part of a name, when there are at least `least` of them."""
+    words = []
+    for word in re.finditer(_WORD, found["value"]):
+        if _plain(word.group()) in NOT_NAMES_EN and not _is_surname(word.group()):
+            break
+        words.append(word)
+    if len(words) >= least or (words and _plain(words[0].group()) in FIRST_EN):
+        start = found.start("value")
+        yield Match("name_en", start + words[0].start(), start + words[-1].end(), certainty)
+
+
+def _plain(word: str) -> str:
+    return word.capitalize() if word.isupper() else word
+
+
+def _is_surname(word: str) -> bool:
+    return _plain(word) in HONG_KONG or _plain(word) in PINYIN
+
+
+def _inside(found: re.Match[str]) -> Iterator[Match]:
+    """Yields the names in a run of capitalised words: a first name and what follows, or a surname and its syllables."""
+    words = list(re.finditer(_WORD, found["value"]))
+    place = 0
+    while place < len(words):
+        size = _name_at([word.group() for word in words[place:]])
+        if size:
+            start = found.start("value")
+            yield Match("name_en", start + words[place].start(), start + words[place + size - 1].end(), Certainty.SHAPE)
+        place += size or 1
+
+
+def _name_at(words: list[str]) -> int:
+    """Returns how many of the words, from the first, are a name; 0 when none begins here."""
+    plain = [_plain(word) for word in words]
+    free = 0
+    while free < len(plain) and free < _MOST_WORDS and (plain[free] not in NOT_NAMES_EN or _is_surname(plain[free])):
+        free += 1
+    if free < 2:
+        return 0
+    if plain[0] in FIRST_EN:
+        return min(free, 4 if any(word in HONG_KONG for word in plain[1:free]) else 3)
+    if plain[0] in HONG_KONG and _is_syllable(plain[1]):
+        return 1 + _syllables(plain[1:free])
+    if plain[0] in PINYIN and _PINYIN.fullmatch(plain[1].lower()):
+        return 2
+    given = _syllables(plain[:free])
+    if 1 <= given < free and plain[given] in HONG_KONG and (given == 2 or "-" in plain[0]):
+        return given + 1
+    return 0
+
+
+def _is_syllable(word: str) -> bool:
+    return all(2 <= len(part) <= 5 for part in word.split("-")) and word not in NOT_NAMES_EN
+
+
+def _syllables(words: list[str]) -> int:
+    """Returns how many of the first words are given-name syllables, at most two, or three with a usual first name."""
+    size = 0
+    for word in words[:3]:
+        if (size < 2 and _is_syllable(word)) or word in FIRST_EN:
+            size += 1
+        else:
+            break
+    return size
