@@ -24,7 +24,7 @@ class SweepSection:
         choices=("median", "none"),
         help="median: end a trial whose best eval_loss is above the median of the others at the same step.",
     )
-    seed: int = setting(1, identity=False, help="Seeds a search.")
+    seed: int = setting(1, identity=False, help="Seed of a search: the same one proposes the same trials, 0 or more.")
 
     def problems(self) -> list[str]:
         """Returns what is wrong with these values, one sentence each."""

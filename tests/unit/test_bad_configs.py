@@ -57,7 +57,7 @@ COMMAND_LINES: list[tuple[str, list[str]]] = [
     ("optimzer=adamw", ["optimzer: no such key; did you mean optimizer?"]),
     ("data.trian=a.jsonl", ["data.trian: no such key; did you mean data.train?"]),
     ("model.pth=/models/a", ["model.pth: no such key; did you mean model.path?"]),
-    ("cluster.nodes=2", ["cluster.nodes: no such key; all keys: aisc train --help all"]),
+    ("cluster.node=2", ["cluster.node: no such key; did you mean cluster.nodes?"]),
     ("zzz=1", ["zzz: no such key; all keys: aisc train --help all"]),
     ("training.seed.x=3", ["training.seed.x: no such key; training.seed is a value, not a section"]),
     ("training..seed=3", ["training..seed: no such key; did you mean training.seed?"]),
@@ -68,7 +68,7 @@ COMMAND_LINES: list[tuple[str, list[str]]] = [
     # Words that are no assignment.
     ("=3", ["=3: expected key=value"]),
     ("seed", ["seed: expected RUN.yaml or key=value"]),
-    ("--drry-run", ["--drry-run: no such option; did you mean --dry-run?; options: --new, --dry-run, --smoke"]),
+    ("--drry-run", ["--drry-run: no such option; did you mean --dry-run?"]),
     ("+training.foo=1", ["+training.foo=1: `+` is not used here; every key exists already: training.foo=VALUE"]),
     ("++training.seed=1", ["++training.seed=1: `+` is not used here; every key exists already: training.seed=VALUE"]),
     ("~training.seed", ["~training.seed: `~` is not used here; every key exists already: training.seed=VALUE"]),
