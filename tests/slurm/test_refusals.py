@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -80,15 +79,18 @@ def test_one_sentence_and_nothing_in_the_queue(slurm: Cluster, place: Path, over
 
 
 def test_a_dry_run_writes_nothing_and_costs_little(slurm: Cluster, place: Path) -> None:
-    program = [sys.executable, "-m", "cli.main", "launch", str(place / "run.yaml"), "--dry-run"]
-    with subprocess.Popen(program, cwd=ROOT, env=slurm.env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0 and "#SBATCH --job-name=run-" in said
-    assert usage.ru_utime + usage.ru_stime < 2.0
-    assert usage.ru_maxrss < 150 * 1024
+    program = (
+        "import resource, sys\nfrom cli.main import main\n"
+        "code = main(sys.argv[1:])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print('used', used.ru_utime + used.ru_stime, int(peak.split()[1]) / 1024, 'torch' in sys.modules, code)\n"
+    )
+    command = [sys.executable, "-c", program, "launch", str(place / "run.yaml"), "--dry-run"]
+    said = subprocess.run(command, cwd=ROOT, env=slurm.env, capture_output=True, text=True, check=True).stdout
+    seconds, megabytes, has_torch, code = said.splitlines()[-1].split()[1:]
+    assert (has_torch, code) == ("False", "0") and "#SBATCH --job-name=run-" in said
+    assert float(seconds) < 2.0 and float(megabytes) < 150
     assert not (place / "runs").exists()
 
 
