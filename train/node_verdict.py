@@ -239,7 +239,7 @@ def _odd_ones(nodes: Sequence[Node], what: str, look: Any) -> list[Finding]:
         return [Finding(what, tuple(seen) if len(seen) == 2 else (), text)]
     usual = counts[0][0]
     agree = [name for name, value in seen.items() if value == usual]
-    others = ", ".join(sorted(agree)) if len(agree) <= 2 else f"{len(agree)} others"
+    others = ", ".join(sorted(agree, key=lambda name: (name.startswith("an earlier"), name))) if len(agree) <= 2 else f"{len(agree)} others"
     return [Finding(what, (name,), f"{name} has {value}; {others}: {usual}") for name, value in seen.items() if value != usual]
 
 
