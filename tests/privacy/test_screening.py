@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def rows(count: int = 40) -> list[Row]:
 def prepared(folder: Path, tokenizer: str, *, given: list[Row] | None = None, **section: Any) -> Prepared:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in given or rows()), encoding="utf-8")
-    options = {"validation": "none", "sequence_length": 256, "workers": 1, "store": str(folder / "stores")}
+    options: dict[str, Any] = {"validation": "none", "sequence_length": 256, "workers": 1, "store": str(folder / "stores")}
     return prepare(DataSection(train=str(path), **options | section), "sft", tokenizer, seed=1)
 
 
@@ -133,7 +134,7 @@ def test_spellings_of_one_patient_stay_on_one_side(
 ) -> None:
     names = [f"{letter}{number:06}" for letter in "AB" for number in range(6)]
     wide = {ord(c): ord(c) + 0xFEE0 for c in "AB0123456789"}
-    forms = [str, str.lower, lambda n: f"  {n}\t", lambda n: n.translate(wide), " ".join, lambda n: n + "\u200b"]
+    forms: list[Callable[[str], str]] = [str, str.lower, lambda n: f"  {n}\t", lambda n: n.translate(wide), " ".join, lambda n: n + "\u200b"]
     given = [
         {"messages": rows(2)[1]["messages"][:1] + [{"role": "assistant", "content": f"answer {i} {j}"}], "patient": form(name)}
         for i, name in enumerate(names)
