@@ -73,7 +73,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 DefMemPerCPU=100
 MinJobAge=36000
-KillWait=10
+KillWait=20
 UnkillableStepTimeout=180
 BatchStartTimeout=60
 OverTimeLimit=0

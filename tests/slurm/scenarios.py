@@ -44,18 +44,22 @@ def undisturbed(bench: Bench, name: str, *options: str, steps: int = STEPS) -> d
 
 def requeued(bench: Bench, count: int) -> dict[str, Any]:
     """An administrator's requeue, `count` times in each phase."""
-    return disturbed(bench, count, Run.requeue, "step=0.1 evaluation=0.3 save=1")
+    sizes = ("checkpoint.every=3 steps", "evaluation.every=4 steps")
+    return disturbed(bench, count, Run.requeue, "step=0.1 evaluation=0.3 save=1", 16 + 12 * count, sizes)
 
 
 def preempted(bench: Bench, count: int) -> dict[str, Any]:
     """A more important job, `count` times in each phase; it takes a second or two to arrive, so phases last longer."""
-    return disturbed(bench, count, Run.preempt, "step=0.1 evaluation=1 save=3")
+    # Saves far enough apart that there is something else to meet.
+    sizes = ("checkpoint.every=10 steps", "evaluation.every=7 steps")
+    return disturbed(bench, count, Run.preempt, "step=0.6 evaluation=1 save=3", 20 + 40 * count, sizes)
 
 
-def disturbed(bench: Bench, count: int, disturb: Callable[[Run], None], pace: str) -> dict[str, Any]:
+def disturbed(
+    bench: Bench, count: int, disturb: Callable[[Run], None], pace: str, steps: int, every: tuple[str, ...]
+) -> dict[str, Any]:
     """One run disturbed 4 x `count` times, in each phase in turn: a start in vain is followed by one with progress."""
-    steps = 16 + 12 * count
-    sizes = (f"training.duration={steps} steps", "checkpoint.every=3 steps", "evaluation.every=4 steps")
+    sizes = (f"training.duration={steps} steps", *every)
     reference = undisturbed(bench, "alone", *sizes, steps=steps)
     run = bench.launch("disturbed", 2, 1, DROPOUT, *sizes, pace=pace)
     chance = random.Random(SEED)

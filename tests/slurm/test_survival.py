@@ -78,9 +78,12 @@ def test_requeued_preempted_and_a_node_killed(cluster: Cluster, bench: Bench, fi
     requeued, preempted, killed = steps_redone(run.folder)
     assert max(requeued, preempted) <= 1 and killed <= SAVE_EVERY
     verdicts = [(start.restart, start.verdict) for start in run.starts]
-    assert verdicts == [(0, "requeued"), (1, "requeued"), (2, None), (3, "finished")], run.starts
+    # After `scontrol requeue` the job has KillWait to write its own verdict down; a busy machine may take longer.
+    assert verdicts[0] in [(0, "requeued"), (0, None)], run.starts
+    assert verdicts[1:] == [(1, "requeued"), (2, None), (3, "finished")], run.starts
     states = [row["State"] for row in cluster.sacct(run.job_id, "State")]
-    assert states[:3] == ["REQUEUED", "PREEMPTED", "NODE_FAIL"], states
+    # A pushed-out job that requeues itself within the grace time is REQUEUED in the accounts, else PREEMPTED.
+    assert states[0] == "REQUEUED" and states[1] in ("REQUEUED", "PREEMPTED") and states[2] == "NODE_FAIL", states
 
 
 def test_three_segments_on_two_three_and_one_node(cluster: Cluster, bench: Bench, alone: dict[str, Any]) -> None:
