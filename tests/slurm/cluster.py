@@ -132,7 +132,8 @@ class Cluster:
             self.heal_net(node)
             self.start_node(node)
         wait_until(
-            lambda: self._try("squeue", "--noheader") == "", 60.0, lambda: f"jobs do not end:\n{self._try('squeue')}"
+            # A job that ended while the controller was away is completing until its node tells again.
+            lambda: self._try("squeue", "--noheader") == "", 180.0, lambda: f"jobs do not end:\n{self._try('squeue')}"
         )
         self._kill_tasks()  # those of a cut-off node, which nobody could reach
         for node in self.layout.nodes:

@@ -21,10 +21,10 @@ WITHOUT_CONTROLLER_S = 60.0
 class Desk:
     """A person's terminal, on one run of one node."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *, step_s: float = 0.5) -> None:
         self.cluster = cluster
         bench = Bench(cluster, folder)
-        self.run: Run = bench.launch("desk", 1, 1, pace="step=0.5")
+        self.run: Run = bench.launch("desk", 1, 1, pace=f"step={step_s}")
 
     def runs(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Returns what `aisc runs` prints."""
@@ -73,7 +73,7 @@ def test_a_run_is_listed_stopped_taken_back_resumed_and_followed(cluster: Cluste
 
 
 def test_a_controller_that_is_away_costs_seconds_not_the_screen(cluster: Cluster, tmp_path: Path) -> None:
-    desk = Desk(cluster, tmp_path)
+    desk = Desk(cluster, tmp_path, step_s=4.0)  # longer than what squeue waits for, twice
     attempt = desk.run.wait_for("step")
     assert attempt is not None
     cluster.kill_ctld()
