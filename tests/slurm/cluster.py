@@ -26,8 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.slurm import files, packages
-from tests.slurm.job_view import ENDED, JobView
+from tests.slurm import files, job_view, packages
 from tests.slurm.processes import Daemons, kill, seeing, start_time, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,19 +153,19 @@ class Cluster:
         """Submits a script and returns the job's number."""
         return int(self.call("sbatch", "--parsable", *options, str(script), cwd=cwd).split(";")[0])
 
-    def job(self, job_id: int) -> JobView:
+    def job(self, job_id: int) -> job_view.JobView:
         """Returns a job as it is now."""
         text = self.call("scontrol", "--oneliner", "show", "job", str(job_id)).splitlines()[0]
-        return JobView(dict(word.split("=", 1) for word in text.split() if "=" in word))
+        return job_view.JobView(dict(word.split("=", 1) for word in text.split() if "=" in word))
 
-    def wait_for_job(self, job_id: int, state: str = "COMPLETED", restarts: int = 0, timeout_s: float = 240.0) -> JobView:
+    def wait_for_job(self, job_id: int, state: str = "COMPLETED", restarts: int = 0, timeout_s: float = 240.0) -> job_view.JobView:
         """Waits until the job is in `state`, having been requeued `restarts` times at least; returns it.
 
         Raises:
             TimeoutError: not within `timeout_s`.
             ClusterError: it has come to another end.
         """
-        seen: list[JobView] = []
+        seen: list[job_view.JobView] = []
 
         def reached() -> bool:
             try:
@@ -177,7 +176,7 @@ class Cluster:
             if now.state == state and now.restarts >= restarts:
                 return True
             # States of an end are passed through on the way to the next start.
-            if len(seen) > 20 and all(view.state == now.state for view in seen[-20:]) and now.state in ENDED:
+            if len(seen) > 20 and all(view.state == now.state for view in seen[-20:]) and now.state in job_view.ENDED:
                 raise ClusterError(f"job {job_id} is {now.state}, expected {state}:\n{now.output}")
             return False
 
@@ -191,12 +190,13 @@ class Cluster:
         return seen[-1]
 
     def sacct(self, job_id: int, *fields: str) -> list[dict[str, str]]:
-        """Returns what the accounting has of a job, one row per start, newest last."""
-        text = self.call("sacct", "-j", str(job_id), "-X", "-D", "-P", "-n", f"--format={','.join(fields)}")
-        return [dict(zip(fields, line.split("|"), strict=True)) for line in text.splitlines()]
+        """Returns what the accounting has of a job that ended, one row per start, newest last: it comes seconds late."""
+        asked = ("sacct", "-j", str(job_id), "-X", "-D", "-P", "-n")
+        wait_until(lambda: job_view.has_ended(self.call(*asked, "--format=State")), 30.0, lambda: f"sacct: {job_id} goes on")
+        text = self.call(*asked, f"--format={','.join(fields)}")
+        return [dict(zip(fields, row.split("|"), strict=True)) for row in text.splitlines()]
 
     # Faults
-
     def kill_node(self, node: str) -> None:
         """Everything on a node is gone at once, as if its plug was pulled: nothing says goodbye over the network either."""
         if self.daemons.pid(f"slurmd.{node}") is None:

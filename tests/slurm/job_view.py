@@ -47,3 +47,8 @@ def expand(text: str) -> list[str]:
             numbers = range(int(first), int(last or first) + 1) if first else ()
             hosts += [f"{stem}{number:0{len(first)}d}" for number in numbers] or [stem]
     return hosts
+
+
+def has_ended(states: str) -> bool:
+    """Returns whether `states`, a line of sacct per start, ends with that of a job that is over."""
+    return bool(states.split()) and states.rsplit(maxsplit=1)[-1] not in ("PENDING", "RUNNING", "REQUEUED")
