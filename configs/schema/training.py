@@ -12,6 +12,11 @@ class ObjectiveSection:
     name: str = setting(
         "sft", identity=True, choices=("sft", "cpt"), help="sft: learn the assistant's tokens; cpt: learn every token."
     )
+    reference: str = setting(
+        "start",
+        identity=True,
+        help="Model that dpo and kto compare with: start, the one that the run starts from, or the folder of another.",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
