@@ -204,3 +204,9 @@ def file_hash(path: Path) -> str:
 def short(digest: object) -> str:
     """Returns the first twelve characters of a hash."""
     return str(digest)[:12]
+
+
+def model_name(path: str) -> str:
+    """Returns what the model at `path` is called: its folder, or the run whose `model/` it is."""
+    folder = Path(path)
+    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name

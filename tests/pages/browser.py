@@ -68,7 +68,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         try:
             self._session = None
             self.ask("Browser.close")
@@ -110,7 +112,9 @@ class Browser:
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
         seen = Seen()
         root = "document.documentElement"
-        seen.width, seen.content_width, seen.content_height = self.evaluate(f"[{root}.clientWidth, {root}.scrollWidth, {root}.scrollHeight]")
+        seen.width, seen.content_width, seen.content_height = self.evaluate(
+            f"[{root}.clientWidth, {root}.scrollWidth, {root}.scrollHeight]"
+        )
         seen.screenshot = base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
         for event in self._events:
             _note(seen, event)
@@ -125,7 +129,9 @@ class Browser:
     def screenshot(self, height: int, *, width: int, y: int = 0) -> bytes:
         """Returns a PNG of a part of the open page."""
         clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
-        return base64.b64decode(self.ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"])
+        return base64.b64decode(
+            self.ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"]
+        )
 
     def pdf(self) -> bytes:
         """Returns the open page as it is printed, in the size that its style asks for."""

@@ -40,14 +40,13 @@ def render_board(dossier: Dossier) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.globals["note"] = note
     # The list of origins is known only after all else is rendered: its place is held by the dictionary that fills.
-    text = environment.from_string(PAGE).render(
+    return environment.from_string(PAGE).render(
         dossier=dossier,
         sections=parts,
         origins=origins,
         written=dossier.manifest.get("written", ""),
         manifest_hash=file_hash(dossier.path / MANIFEST),
     )
-    return text
 
 
 def write_board(run_path: Path, release_path: Path) -> list[Path]:

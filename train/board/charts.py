@@ -21,7 +21,9 @@ def share_bars(shares: Mapping[str, float]) -> tuple[str, str]:
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("share of the training tokens, %")
-    return as_svg(figure), "Shares of the training tokens: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    return as_svg(figure), "Shares of the training tokens: " + ", ".join(
+        f"{name} {share:.1%}" for name, share in shares.items()
+    )
 
 
 def loss_chart(dossier: Dossier) -> tuple[str, str] | None:
@@ -61,7 +63,9 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
         if at:
             x = [value for _, (value, _, _) in at]
             spans = [[value - low for _, (value, low, _) in at], [high - value for _, (value, _, high) in at]]
-            axes.errorbar(x, [y for y, _ in at], xerr=spans, fmt=marker, color=color, capsize=3, markersize=4, label=subject)
+            axes.errorbar(
+                x, [y for y, _ in at], xerr=spans, fmt=marker, color=color, capsize=3, markersize=4, label=subject
+            )
     axes.set_yticks(range(len(shown)), [_plain(name) for name in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
@@ -69,7 +73,10 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
     axes.set_xlabel("value with 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     spelled = [
-        f"{name}: " + ", ".join(f"{subject} {value:.3f} ({low:.3f} to {high:.3f})" for subject, (value, low, high) in values.items())
+        f"{name}: "
+        + ", ".join(
+            f"{subject} {value:.3f} ({low:.3f} to {high:.3f})" for subject, (value, low, high) in values.items()
+        )
         for name, values in shown.items()
     ]
     return as_svg(figure), "Values of the tasks with their intervals. " + "; ".join(spelled)
@@ -77,4 +84,6 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
 
 def _plain(text: str) -> str:
     """Returns a name as matplotlib can draw it: no mathematics, and no character that its own font lacks."""
-    return "".join(character if character.isprintable() and ord(character) < 0x2000 else "?" for character in text).replace("$", r"\$")
+    return "".join(
+        character if character.isprintable() and ord(character) < 0x2000 else "?" for character in text
+    ).replace("$", r"\$")

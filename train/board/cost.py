@@ -16,7 +16,9 @@ def section(dossier: Dossier) -> BoardSection:
     if not facts:
         missing.append("Hours were not measured: the run has no result.")
     if not dossier.goodput.get("cost") and dossier.plan.get("list_price") is None:
-        missing.append("The cost in money is not known: no prices were given (a site file with prices, then aisc runs goodput).")
+        missing.append(
+            "The cost in money is not known: no prices were given (a site file with prices, then aisc runs goodput)."
+        )
     return BoardSection("Cost", "成本", facts=tuple(facts), missing=tuple(missing))
 
 
@@ -36,7 +38,12 @@ def _account(dossier: Dossier) -> Facts:
         facts.append(("List price", (price, f" (prices: {prices['source'] or 'not stated'})")))
         if prices.get("subsidy") is not None:
             net = account["cost"] * (1 - prices["subsidy"])
-            facts.append(("After the subsidy", (Figure(f"{prices['currency']} {net:,.2f}", "computed from goodput.json: cost, prices.subsidy"),)))
+            facts.append(
+                (
+                    "After the subsidy",
+                    (Figure(f"{prices['currency']} {net:,.2f}", "computed from goodput.json: cost, prices.subsidy"),),
+                )
+            )
     return facts
 
 
@@ -48,8 +55,16 @@ def _measured(dossier: Dossier) -> Facts:
     started = [event for event in dossier.events if event.get("event") == "started"]
     world, device = (started[-1]["world"], str(started[-1]["device"])) if started else (1, "unknown device")
     unit = "CPU process-hours" if device == "CPU" else "GPU-hours"
-    hours = Figure(f"{seconds * world / 3600:.3f} {unit}", f"computed from {RESULT}: duration_s, and attempts/*/events.jsonl: started.world")
-    return [("Used, by the run's own clock", (hours, " on ", Figure(f"{world} x {device}", "attempts/*/events.jsonl: started.world, device")))]
+    hours = Figure(
+        f"{seconds * world / 3600:.3f} {unit}",
+        f"computed from {RESULT}: duration_s, and attempts/*/events.jsonl: started.world",
+    )
+    return [
+        (
+            "Used, by the run's own clock",
+            (hours, " on ", Figure(f"{world} x {device}", "attempts/*/events.jsonl: started.world, device")),
+        )
+    ]
 
 
 def _plan(dossier: Dossier) -> Facts:
@@ -58,8 +73,16 @@ def _plan(dossier: Dossier) -> Facts:
         return []
     facts: Facts = [("Planned", (Figure(f"{plan['gpu_hours']:.1f} GPU-hours", "plan.json: gpu_hours"),))]
     if isinstance(plan.get("list_price"), (int, float)):
-        words: Words = (Figure(f"{plan['currency']} {plan['list_price']:,.0f}", "plan.json: list_price"), " at list price")
+        words: Words = (
+            Figure(f"{plan['currency']} {plan['list_price']:,.0f}", "plan.json: list_price"),
+            " at list price",
+        )
         if isinstance(plan.get("net_price"), (int, float)):
-            words = (*words, ", ", Figure(f"{plan['currency']} {plan['net_price']:,.0f}", "plan.json: net_price"), " after the subsidy")
+            words = (
+                *words,
+                ", ",
+                Figure(f"{plan['currency']} {plan['net_price']:,.0f}", "plan.json: net_price"),
+                " after the subsidy",
+            )
         facts.append(("Planned cost", words))
     return facts

@@ -18,10 +18,14 @@ def section(dossier: Dossier) -> BoardSection:
     account, origin = dossier.account, dossier.account_origin
     title, title_zh = "Data", "數據來源"
     if not account:
-        return BoardSection(title, title_zh, missing=("The account of the data is not there: the run has not prepared its data.",))
+        return BoardSection(
+            title, title_zh, missing=("The account of the data is not there: the run has not prepared its data.",)
+        )
     sources = account["sources"]
     missing = tuple(
-        f"The licence of the data source {name} is not stated." for name, one in sources.items() if not licence(dossier, name, one)[0]
+        f"The licence of the data source {name} is not stated."
+        for name, one in sources.items()
+        if not licence(dossier, name, one)[0]
     )
     held_out = Figure(f"{account['held_out']:,}", f"{origin}.held_out")
     learned = Figure(f"{account['documents']:,}", f"{origin}.documents")
@@ -29,7 +33,15 @@ def section(dossier: Dossier) -> BoardSection:
     return BoardSection(
         title,
         title_zh,
-        sentences=(("The model learned from ", learned, " documents; ", held_out, " more were held out to measure it and never learned."),),
+        sentences=(
+            (
+                "The model learned from ",
+                learned,
+                " documents; ",
+                held_out,
+                " more were held out to measure it and never learned.",
+            ),
+        ),
         tables=(_sources(dossier, sources), *_files(dossier)),
         charts=charts,
         missing=missing,
@@ -91,8 +103,11 @@ def _files(dossier: Dossier) -> tuple[Table, ...]:
     if not files:
         return ()
     rows = tuple(
-        (Path(path).name, Figure(short(digest), f"{MANIFEST}: data")) for path, digest in list(files.items())[:SHOWN_FILES]
+        (Path(path).name, Figure(short(digest), f"{MANIFEST}: data"))
+        for path, digest in list(files.items())[:SHOWN_FILES]
     )
     more = f"; {len(files) - SHOWN_FILES:,} more are in {MANIFEST}" if len(files) > SHOWN_FILES else ""
-    caption = f"Files read, with the first twelve characters of their SHA-256{more}. The same file always has the same one."
+    caption = (
+        f"Files read, with the first twelve characters of their SHA-256{more}. The same file always has the same one."
+    )
     return (Table(caption, ("file", Figure("SHA-256", f"{MANIFEST}: data")), rows),)

@@ -8,8 +8,12 @@ from train.board.section import BoardSection, Words
 
 ALWAYS: tuple[Words, ...] = (
     ("A language model writes fluent sentences that are wrong, and does not say when it does.",),
-    ("Held-out data is of the same origin as the training data: the figures say little of other hospitals, years or wordings.",),
-    ("This page is made from files that the run wrote. That nothing in them changed since is shown by: aisc verify RUN.",),
+    (
+        "Held-out data is of the same origin as the training data: the figures say little of other hospitals, years or wordings.",
+    ),
+    (
+        "This page is made from files that the run wrote. That nothing in them changed since is shown by: aisc verify RUN.",
+    ),
 )
 
 
@@ -19,6 +23,12 @@ def section(others: Sequence[BoardSection]) -> BoardSection:
     return BoardSection(
         "Limits, and what is not known",
         "限制與未知事項",
-        sentences=((f"Open points: {len(open_points)}; they come first." if open_points else "No point is open beyond what holds always.",),),
+        sentences=(
+            (
+                f"Open points: {len(open_points)}; they come first."
+                if open_points
+                else "No point is open beyond what holds always.",
+            ),
+        ),
         points=(*open_points, *ALWAYS),
     )

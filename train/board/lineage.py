@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.runfolder import read_json
 from train.board.section import BoardSection, Table
-from train.dossier import MANIFEST, Dossier, Figure, file_hash, short
+from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, short
 
 MOST_STAGES = 16
 
@@ -34,7 +34,9 @@ def section(dossier: Dossier) -> BoardSection:
     """Returns one row per stage, the base first."""
     title, title_zh = "Lineage", "模型來源與譜系"
     if not dossier.manifest:
-        return BoardSection(title, title_zh, missing=(f"There is no {MANIFEST}: the lineage of the weights is not shown.",))
+        return BoardSection(
+            title, title_zh, missing=(f"There is no {MANIFEST}: the lineage of the weights is not shown.",)
+        )
     stages = chain_of(dossier)
     rows = tuple(
         (
@@ -47,16 +49,39 @@ def section(dossier: Dossier) -> BoardSection:
         )
         for number, stage in enumerate(stages)
     )
-    broken = tuple(f"Lineage: {stage.name}: {stage.join}." for stage in stages if stage.join.startswith(("not ", "differs")))
-    header = ("", "stage", "method", Figure("SHA-256 of the weights", f"{MANIFEST}: weights, outputs"), Figure("data", f"{MANIFEST}: store.fingerprint"), "joined to the next by")
+    broken = tuple(
+        f"Lineage: {stage.name}: {stage.join}." for stage in stages if stage.join.startswith(("not ", "differs"))
+    )
+    header = (
+        "",
+        "stage",
+        "method",
+        Figure("SHA-256 of the weights", f"{MANIFEST}: weights, outputs"),
+        Figure("data", f"{MANIFEST}: store.fingerprint"),
+        "joined to the next by",
+    )
     digest = file_hash(dossier.path / MANIFEST)
-    lead = ("Every hash of this run is in its manifest, whose own SHA-256 is ", Figure(digest, f"computed from {MANIFEST}: its bytes"), ".")
-    return BoardSection(title, title_zh, sentences=(lead,), tables=(Table("From the base weights (0) to this model. Hashes are shortened to twelve characters.", header, rows),), missing=broken)
+    lead = (
+        "Every hash of this run is in its manifest, whose own SHA-256 is ",
+        Figure(digest, f"computed from {MANIFEST}: its bytes"),
+        ".",
+    )
+    return BoardSection(
+        title,
+        title_zh,
+        sentences=(lead,),
+        tables=(
+            Table("From the base weights (0) to this model. Hashes are shortened to twelve characters.", header, rows),
+        ),
+        missing=broken,
+    )
 
 
 def chain_of(dossier: Dossier) -> list[Stage]:
     """Returns the stages, the base first, this run last."""
-    stages = [_stage(dossier.path, dict(dossier.manifest), str(dossier.section("objective").get("name", "")), MANIFEST, "")]
+    stages = [
+        _stage(dossier.path, dict(dossier.manifest), str(dossier.section("objective").get("name", "")), MANIFEST, "")
+    ]
     while len(stages) < MOST_STAGES:
         given = stages[0].given
         if not given:
@@ -65,17 +90,48 @@ def chain_of(dossier: Dossier) -> list[Stage]:
         earlier = read_json(folder.parent / MANIFEST) if folder.name == "model" else None
         if earlier is None:
             made = {Path(path).name: digest for path, digest in given.items() if path.endswith(".safetensors")}
-            name = folder.name if folder.name != "model" else folder.parent.name
-            return [Stage(name, f"{MANIFEST} of {stages[0].name}: weights", "", {}, made, "", "the hashes read at the start"), *stages]
-        stages.insert(0, _stage(folder.parent, earlier, _objective(folder.parent), f"{MANIFEST} of {folder.parent.name}", _join(earlier, given)))
+            return [
+                Stage(
+                    model_name(str(folder)),
+                    f"{MANIFEST} of {stages[0].name}: weights",
+                    "",
+                    {},
+                    made,
+                    "",
+                    "the hashes read at the start",
+                ),
+                *stages,
+            ]
+        stages.insert(
+            0,
+            _stage(
+                folder.parent,
+                earlier,
+                _objective(folder.parent),
+                f"{MANIFEST} of {folder.parent.name}",
+                _join(earlier, given),
+            ),
+        )
     return stages
 
 
 def _stage(path: Path, manifest: dict[str, object], objective: str, origin: str, join: str) -> Stage:
     outputs, weights, store = manifest.get("outputs"), manifest.get("weights"), manifest.get("store")
-    made = {name: digest for name, digest in outputs.items() if name.endswith(".safetensors")} if isinstance(outputs, dict) else {}
+    made = (
+        {name: digest for name, digest in outputs.items() if name.endswith(".safetensors")}
+        if isinstance(outputs, dict)
+        else {}
+    )
     fingerprint = str(store.get("fingerprint", "")) if isinstance(store, dict) else ""
-    return Stage(path.name, origin, objective or "run", dict(weights) if isinstance(weights, dict) else {}, made, fingerprint, join)
+    return Stage(
+        path.name,
+        origin,
+        objective or "run",
+        dict(weights) if isinstance(weights, dict) else {},
+        made,
+        fingerprint,
+        join,
+    )
 
 
 def _objective(path: Path) -> str:

@@ -25,15 +25,23 @@ def section(dossier: Dossier) -> BoardSection:
     title, title_zh = "Privacy", "私隱檢查結果"
     mode = str(dossier.account.get("privacy", "off"))
     if not dossier.account or mode == "off":
-        return BoardSection(title, title_zh, missing=("Identifiers of people were not looked for in the data (data.privacy is off).",))
+        return BoardSection(
+            title, title_zh, missing=("Identifiers of people were not looked for in the data (data.privacy is off).",)
+        )
     sources, origin = dossier.account["sources"], f"{dossier.account_origin}.sources"
     kinds = [kind for kind in KINDS if any(one.get("identifiers", {}).get(kind) for one in sources.values())]
     total = sum(sum(one.get("identifiers", {}).values()) for one in sources.values())
     documents = sum(one.get("private", 0) for one in sources.values())
     found = Figure(f"{total:,}", f"computed from {origin}.*.identifiers: their sum")
     where = Figure(f"{documents:,}", f"computed from {origin}.*.private: their sum")
-    lead = ("Every text was searched for ", Figure(str(len(KINDS)), "data_pipelines/privacy/kinds.py: KINDS"), " kinds of identifiers of people. ")
-    said = ("Found: ", found, " in ", where, f" documents. {DONE.get(mode, mode)}") if total else ("Found: ", found, ".")
+    lead = (
+        "Every text was searched for ",
+        Figure(str(len(KINDS)), "data_pipelines/privacy/kinds.py: KINDS"),
+        " kinds of identifiers of people. ",
+    )
+    said = (
+        ("Found: ", found, " in ", where, f" documents. {DONE.get(mode, mode)}") if total else ("Found: ", found, ".")
+    )
     return BoardSection(
         title,
         title_zh,
@@ -47,7 +55,10 @@ def _table(sources: Mapping[str, Any], kinds: list[str], origin: str) -> Table:
     rows = tuple(
         (
             KINDS[kind],
-            *(Figure(f"{one.get('identifiers', {}).get(kind, 0):,}", f"{origin}.{name}.identifiers.{kind}") for name, one in sources.items()),
+            *(
+                Figure(f"{one.get('identifiers', {}).get(kind, 0):,}", f"{origin}.{name}.identifiers.{kind}")
+                for name, one in sources.items()
+            ),
         )
         for kind in kinds
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from train.board.section import BoardSection, Words
-from train.dossier import RESULT, Dossier, Figure
+from train.dossier import RESULT, Dossier, Figure, model_name
 
 # The project's own words, as plain text in the run folder; paragraphs are separated by empty lines.
 PURPOSE = "purpose.md"
@@ -23,15 +23,23 @@ TAUGHT = {
 def section(dossier: Dossier) -> BoardSection:
     """Returns purpose and bounds."""
     own = _own_words(dossier.path / PURPOSE)
-    missing = () if own else (f"The purpose and the people who may use the model are not stated: the run folder has no {PURPOSE}.",)
+    missing = (
+        ()
+        if own
+        else (f"The purpose and the people who may use the model are not stated: the run folder has no {PURPOSE}.",)
+    )
     return BoardSection(
         "What the model is for, and what it is not",
         "模型用途與不適用範圍",
         sentences=own,
         facts=_facts(dossier),
         points=(
-            ("It is not for any task that section 6 does not measure; good figures there do not carry over to others.",),
-            ("It is not a medical device and this page does not make it one: what it writes is no diagnosis, advice or order.",),
+            (
+                "It is not for any task that section 6 does not measure; good figures there do not carry over to others.",
+            ),
+            (
+                "It is not a medical device and this page does not make it one: what it writes is no diagnosis, advice or order.",
+            ),
             ("It is not to be used without a person who answers for each decision that it takes part in.",),
             ("It is not to be given data of persons beyond what its data (sections 2 and 3) were permitted for.",),
         ),
@@ -51,18 +59,21 @@ def _facts(dossier: Dossier) -> tuple[tuple[str, Words], ...]:
     objective = dossier.setting("objective.name")
     base = dossier.section("model").get("path")
     kind = dossier.result.get("model_kind")
-    started: Words = (Figure(_model_name(str(base)), f"{dossier.config_origin}: model.path"),) if base else ("random weights",)
-    what = "an adapter: small added weights, used together with the starting model" if kind == "adapter" else f"{kind} model"
+    started: Words = (
+        (Figure(model_name(str(base)), f"{dossier.config_origin}: model.path"),) if base else ("random weights",)
+    )
+    what = (
+        "an adapter: small added weights, used together with the starting model"
+        if kind == "adapter"
+        else f"{kind} model"
+    )
     return (
         ("Model", (Figure(dossier.name, "name of the run folder"),)),
         ("State of the run", (Figure(str(dossier.status), "attempts/*/exit.json: state, cause"),)),
         ("Started from", started),
         ("Taught", (Figure(TAUGHT.get(objective.text, objective.text), objective.origin),)),
-        ("What is released", (Figure(what, f"{RESULT}: model_kind"),) if kind else ("nothing yet: the run has no result",)),
+        (
+            "What is released",
+            (Figure(what, f"{RESULT}: model_kind"),) if kind else ("nothing yet: the run has no result",),
+        ),
     )
-
-
-def _model_name(path: str) -> str:
-    """Returns what a model is called: its folder, or the run whose `model/` it is."""
-    folder = Path(path)
-    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name

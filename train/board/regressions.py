@@ -43,22 +43,55 @@ def section(dossier: Dossier) -> BoardSection:
     pairs = list(compared(dossier))
     missing = []
     if not pairs:
-        missing.append("The starting model was not measured on the same tasks: what this model has unlearned is not known.")
+        missing.append(
+            "The starting model was not measured on the same tasks: what this model has unlearned is not known."
+        )
     sources = _sources(dossier)
     worse = sum(pair.verdict == "worse" for pair in pairs) + sum(row[-1] == "worse" for row in sources)
     lead: tuple[Words, ...] = ()
     if pairs or sources:
         count = Figure(str(worse), "counted in the tables of this section: verdicts `worse`")
-        lead = (("Compared with the model that it started from, ", count, f" of {len(pairs) + len(sources)} figures got worse."),)
+        lead = (
+            (
+                "Compared with the model that it started from, ",
+                count,
+                f" of {len(pairs) + len(sources)} figures got worse.",
+            ),
+        )
     tables = []
     if pairs:
-        header = ("task", "measure", Figure("starting model", "eval/*.json: tasks.*.metrics.*.value"), Figure("this model", "eval/*.json: tasks.*.metrics.*.value"), "verdict")
-        caption = "Tasks on both models. A verdict needs intervals that do not overlap, which is stricter than a paired test."
+        header = (
+            "task",
+            "measure",
+            Figure("starting model", "eval/*.json: tasks.*.metrics.*.value"),
+            Figure("this model", "eval/*.json: tasks.*.metrics.*.value"),
+            "verdict",
+        )
+        caption = (
+            "Tasks on both models. A verdict needs intervals that do not overlap, which is stricter than a paired test."
+        )
         tables.append(Table(caption, header, tuple(_row(pair) for pair in pairs)))
     if sources:
-        header = ("held-out data of", Figure("loss before", "attempts/*/metrics.jsonl: eval_loss/* of step 0"), Figure("loss after", "result.json: eval_loss_by_source.*"), "verdict")
-        tables.append(Table("Error on held-out data by source; lower is better. Without intervals: a small change shows nothing.", header, sources))
-    return BoardSection("What got worse (against the starting model)", "能力退步檢查", sentences=lead, tables=tuple(tables), missing=tuple(missing))
+        header = (
+            "held-out data of",
+            Figure("loss before", "attempts/*/metrics.jsonl: eval_loss/* of step 0"),
+            Figure("loss after", "result.json: eval_loss_by_source.*"),
+            "verdict",
+        )
+        tables.append(
+            Table(
+                "Error on held-out data by source; lower is better. Without intervals: a small change shows nothing.",
+                header,
+                sources,
+            )
+        )
+    return BoardSection(
+        "What got worse (against the starting model)",
+        "能力退步檢查",
+        sentences=lead,
+        tables=tuple(tables),
+        missing=tuple(missing),
+    )
 
 
 def compared(dossier: Dossier) -> Iterator[Compared]:
@@ -79,7 +112,13 @@ def compared(dossier: Dossier) -> Iterator[Compared]:
 
 
 def _row(pair: Compared) -> tuple[str | Figure, ...]:
-    return (pair.task, pair.mine.name, Figure(_spell(pair.base), pair.base_at), Figure(_spell(pair.mine), pair.mine_at), pair.verdict)
+    return (
+        pair.task,
+        pair.mine.name,
+        Figure(_spell(pair.base), pair.base_at),
+        Figure(_spell(pair.mine), pair.mine_at),
+        pair.verdict,
+    )
 
 
 def _spell(measure: Measure) -> str:

@@ -8,7 +8,11 @@ from typing import Any
 from train.board.section import BoardSection, Words
 from train.dossier import Dossier, Figure, short
 
-REPEATS = {"report": "they were kept", "drop": "they were left out of training", "refuse": "the run would have been refused"}
+REPEATS = {
+    "report": "they were kept",
+    "drop": "they were left out of training",
+    "refuse": "the run would have been refused",
+}
 
 
 def section(dossier: Dossier) -> BoardSection:
@@ -18,12 +22,19 @@ def section(dossier: Dossier) -> BoardSection:
     if not account:
         return BoardSection(title, title_zh, missing=("The account of the data is not there: the split is not shown.",))
     if not account.get("held_out"):
-        return BoardSection(title, title_zh, missing=("Nothing was held out: the model has not been measured on unseen data of its kind.",))
+        return BoardSection(
+            title,
+            title_zh,
+            missing=("Nothing was held out: the model has not been measured on unseen data of its kind.",),
+        )
     facts, missing = [_groups(dossier)], []
     for part, absent in (
         (_proof(dossier), "No group proof: the account does not compare the groups of the two sides."),
         (_duplicates(dossier), "Duplicates between training and held-out data were not looked for."),
-        (_contamination(dossier), "Items of the evaluation tasks were not looked for in the training data (data.decontaminate is empty)."),
+        (
+            _contamination(dossier),
+            "Items of the evaluation tasks were not looked for in the training data (data.decontaminate is empty).",
+        ),
     ):
         facts += part
         missing += [] if part else [absent]
@@ -32,11 +43,30 @@ def section(dossier: Dossier) -> BoardSection:
 
 def _groups(dossier: Dossier) -> tuple[str, Words]:
     account, origin = dossier.account, dossier.account_origin
-    learned, held = Figure(f"{account['groups']:,}", f"{origin}.groups"), Figure(f"{account['held_out_groups']:,}", f"{origin}.held_out_groups")
+    learned, held = (
+        Figure(f"{account['groups']:,}", f"{origin}.groups"),
+        Figure(f"{account['held_out_groups']:,}", f"{origin}.held_out_groups"),
+    )
     if account.get("group_by"):
         by = Figure(str(account["group_by"]), f"{origin}.group_by")
-        return "Split by", (by, ": all rows of equal ", str(account["group_by"]), " are on one side; ", learned, " groups learned, ", held, " held out")
-    return "Split by", (Figure("content", f"{origin}.group_by"), ": equal rows are on one side; ", learned, " learned, ", held, " held out")
+        return "Split by", (
+            by,
+            ": all rows of equal ",
+            str(account["group_by"]),
+            " are on one side; ",
+            learned,
+            " groups learned, ",
+            held,
+            " held out",
+        )
+    return "Split by", (
+        Figure("content", f"{origin}.group_by"),
+        ": equal rows are on one side; ",
+        learned,
+        " learned, ",
+        held,
+        " held out",
+    )
 
 
 def _proof(dossier: Dossier) -> list[tuple[str, Words]]:

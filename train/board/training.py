@@ -37,14 +37,27 @@ def section(dossier: Dossier) -> BoardSection:
             )
         )
         ledger = Figure(str(result["ledger"])[:16], f"{RESULT}: ledger")
-        sentences.append(("Which rows were used at which step is recorded in a chain of hashes that ends with ", ledger, "."))
+        sentences.append(
+            ("Which rows were used at which step is recorded in a chain of hashes that ends with ", ledger, ".")
+        )
         if result["attempts"] > 1:
-            sentences.append(("The training was started ", _of(dossier, "attempts"), " times, each time where it had last been saved."))
+            sentences.append(
+                (
+                    "The training was started ",
+                    _of(dossier, "attempts"),
+                    " times, each time where it had last been saved.",
+                )
+            )
     else:
         missing.append("The run has not finished: there is no result, and the figures here are of a part of it.")
     facts = [(label, (dossier.setting(key),)) for label, key in SETTINGS]
     commit = dossier.manifest.get("commit")
-    facts.append(("Software", (Figure(str(commit or "installed package"), f"{MANIFEST}: commit"),) if dossier.manifest else ("-",)))
+    facts.append(
+        (
+            "Software",
+            (Figure(str(commit or "installed package"), f"{MANIFEST}: commit"),) if dossier.manifest else ("-",),
+        )
+    )
     return BoardSection(
         "How it was trained",
         "訓練過程",

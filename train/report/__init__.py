@@ -15,6 +15,7 @@ from train.report.section import Section
 SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary.section,
     curves.section,
+    curves.preferences,
     data.section,
     memory.section,
     attempts.section,
