@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from configs.runfolder import RunFolder, read_json, read_metrics, state_of
+from train.report.figures import is_likelihood
 from train.report.section import Section
 
 
@@ -20,7 +21,8 @@ def section(run: RunFolder) -> Section:
         before, after = result["eval_loss_before"], result["eval_loss"]
         change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
         rows.append(("held-out loss", f"{_number(before)} before, {_number(after)} exported{change}"))
-        rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
+        if is_likelihood(read_metrics(run.path)):
+            rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
         by_source = result["eval_loss_by_source"]
         if len(by_source) > 1:
             rows.append(("by source", ", ".join(f"{name} {_number(loss)}" for name, loss in by_source.items())))
@@ -28,7 +30,7 @@ def section(run: RunFolder) -> Section:
     rows += [
         ("seen", f"{result['tokens']:,} tokens, {result['supervised']:,} of them learned"),
         ("sample ledger", result["ledger"]),
-        ("time", f"{result['duration_s']:,.0f} s in {result['attempts']} attempts"),
+        ("time", f"{result['duration_s']:,.0f} s in {result['attempts']} attempt{'s' if result['attempts'] != 1 else ''}"),
         ("model", str(result.get("model", run.path / "model"))),
     ]
     return Section("Result", tuple(rows))
