@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from configs import atomic
 from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
 from data_pipelines.build import Prepared
+from data_pipelines.index import META_NAME
 from train import lineage
 from train.card import model_card
 from train.export import Exported, export_model, original_dtype
 from train.shards import TensorReader
 from train.state import RunState
+
+# Files of an attempt that nobody writes any more once the loop has ended.
+RECORDS = ("start.json", "metrics.jsonl", "ledger.jsonl", "replies.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,8 @@ def make_manifest(
         "run": folder.name,
         "identity": facts["identity"],
         "data": {str(path): digest for path, digest in prepared.input_hashes.items()},
-        "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder)},
+        "working_folder": str(Path.cwd()),
+        "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder), "files": store_files(prepared.folder)},
         "weights": facts["weight_files"],
         "tokenizer": facts["tokenizer_files"],
         "config": {
@@ -146,6 +152,7 @@ def make_manifest(
             for a in folder.attempts()
             if a.config_path.exists()
         },
+        "records": record_files(folder),
         "code": {str(path.relative_to(lineage.ROOT)): atomic.sha256_file(path) for path in lineage.source_files()},
         "commit": lineage.code_commit(),
         "versions": lineage.versions(),
@@ -155,6 +162,25 @@ def make_manifest(
         "result": result,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def store_files(store: Path) -> dict[str, dict[str, Any]]:
+    """Returns size and SHA-256 of every file of a prepared folder; of a part's columns as they were when it was built."""
+    known: dict[str, dict[str, Any]] = {}
+    for meta_path in sorted(store.glob(f"*/{META_NAME}")):
+        columns = json.loads(meta_path.read_text(encoding="utf-8"))["files"]
+        known |= {f"{meta_path.parent.name}/{name}": facts for name, facts in columns.items()}
+    for path in sorted(path for path in store.rglob("*") if path.is_file()):
+        name = str(path.relative_to(store))
+        if name not in known and not any(part.startswith(atomic.TEMPORARY_PREFIX) for part in path.parts):
+            known[name] = {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
+    return known
+
+
+def record_files(folder: RunFolder) -> dict[str, str]:
+    """Returns the SHA-256 of what each attempt that counts wrote of its training, all of it closed by now."""
+    paths = [link.attempt.path / name for link in folder.chain() for name in RECORDS]
+    return {str(path.relative_to(folder.path)): atomic.sha256_file(path) for path in paths if path.is_file()}
 
 
 def weight_files(config: RunConfig) -> list[Path]:
