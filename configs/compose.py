@@ -22,7 +22,7 @@ from configs.facts import Facts
 from configs.frontdoor import Assignment, known_paths, read_arguments
 from configs.memory import Setup, model_of
 from configs.schema import SECTIONS, RunConfig
-from configs.schema.objective import BETA, PREFERENCE
+from configs.schema.objective import BETA, PREFERENCE, READERS
 from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, nearest, refuse_targets, show
 
 FULL_LR = 1e-5
@@ -361,7 +361,8 @@ def thaw(text: str) -> RunConfig:
 def identity(config: RunConfig) -> str:
     """Returns the SHA-256 over the identity fields of a resolved configuration, in hex.
 
-    Duration belongs to it only where the schedule depends on it (linear, cosine, wsd's decay).
+    Duration belongs to it only where the schedule depends on it (linear, cosine, wsd's decay), a key of the objective only
+    where the objective reads it.
     """
     values = {
         f"{section.name}.{field.name}": getattr(getattr(config, section.name), field.name)
@@ -371,6 +372,9 @@ def identity(config: RunConfig) -> str:
     }
     if config.lr_scheduler.name == "constant":
         del values["training.duration"]
+    for key, readers in READERS.items():
+        if config.objective.name not in readers:  # so a new key of one objective leaves the names of all other runs alone
+            del values[f"objective.{key}"]
     plain = {key: _plain(value) for key, value in values.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
