@@ -1,12 +1,19 @@
-"""What a document of a store is to an objective that learns from preferences; the column `document_role` holds it."""
+"""What a document is to a preference objective, as the column `document_role` of a store."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
+from configs.schema.objective import PREFERENCE
+
 
 class Role(IntEnum):
-    """PLAIN: nothing. A pair is CHOSEN and then REJECTED; an example DESIRABLE or UNDESIRABLE and then MISMATCHED."""
+    """PLAIN: no preference.
+
+    CHOSEN, REJECTED: the better and the worse answer to one prompt, one after the other in a row.
+    DESIRABLE, UNDESIRABLE: an answer with a label, followed in its row by MISMATCHED: its prompt with the completion of
+    another row, of which the baseline of kto is made.
+    """
 
     PLAIN = 0
     CHOSEN = 1
@@ -14,3 +21,12 @@ class Role(IntEnum):
     DESIRABLE = 3
     UNDESIRABLE = 4
     MISMATCHED = 5
+
+
+# Objectives that learn from answers with a label; the other preference objectives learn from pairs.
+LABELLED = ("kto",)
+
+
+def is_preference(objective: str) -> bool:
+    """Returns whether documents of this objective have roles."""
+    return objective in PREFERENCE

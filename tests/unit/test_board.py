@@ -61,6 +61,8 @@ def values_at(run: Path, origin: str) -> Iterator[Any]:
 
 def says(shown: str, value: Any) -> bool:
     """Whether a text is that value, however it is rounded or spelled."""
+    if shown == "-":
+        return value is None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = re.search(r"-?[\d,]*\.?\d+", shown)
         if number is None:

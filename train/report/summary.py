@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from configs.runfolder import RunFolder, read_json, read_metrics, state_of
-from train.report.figures import is_likelihood
 from train.report.section import Section
 
 
@@ -21,7 +20,9 @@ def section(run: RunFolder) -> Section:
         before, after = result["eval_loss_before"], result["eval_loss"]
         change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
         rows.append(("held-out loss", f"{_number(before)} before, {_number(after)} exported{change}"))
-        if is_likelihood(read_metrics(run.path)):
+        figures = result.get("eval_figures", {})
+        rows += [(f"held-out {name}", f"{_number(first)} before, {_number(last)} exported") for name, (first, last) in figures.items()]
+        if not figures:
             rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
         by_source = result["eval_loss_by_source"]
         if len(by_source) > 1:
