@@ -141,7 +141,7 @@ def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str,
     with no_init_weights():
         built = _auto_class(is_reward).from_config(config, dtype=dtype, attn_implementation=attention_name)
     built.config.use_cache = False
-    if built.generation_config is not None and (folder / "generation_config.json").is_file():
+    if getattr(built, "generation_config", None) is not None and (folder / "generation_config.json").is_file():
         built.generation_config = type(built.generation_config).from_pretrained(folder, local_files_only=True)
     network: nn.Module = built.train()
     return network
