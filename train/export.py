@@ -123,7 +123,7 @@ def _save_configs(folder: Path, base: Any, dtype: torch.dtype | None) -> None:
             base.config.dtype = dtype
             base.config.architectures = [type(base).__name__.removeprefix("FSDP")]
         base.config.save_pretrained(folder)
-        if getattr(base, "generation_config", None) is not None:  # a classifier has none
+        if getattr(base, "generation_config", None) is not None:  # a reward model generates nothing
             base.generation_config.save_pretrained(folder)
     finally:
         base.config.use_cache, base.config.dtype = before
