@@ -9,7 +9,7 @@ GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "plan", "prove", "prepare")),
     ("Run", ("train", "launch")),
-    ("After", ("runs", "eval", "chat", "export")),
+    ("After", ("runs", "eval", "chat", "export", "verify")),
     ("Shell", ("completion",)),
 )
 
@@ -123,6 +123,7 @@ VERBS = {
         (
             "aisc runs [list]                              every run, with what Slurm does with it now",
             "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs show RUN --board | --paper          a page for those who sign, figures and tables for a paper",
             "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
             "aisc runs stop RUN                            saves first; is not requeued",
             "aisc runs resume RUN                          into the queue again, from its newest checkpoint",
@@ -160,6 +161,11 @@ VERBS = {
             "--dtype TYPE": "type of the weights written; that of the base model without it",
             "--to FOLDER": "where it goes; RUN/export without it",
         },
+    ),
+    "verify": Verb(
+        "the files: nothing changed since this run",
+        ("aisc verify RUN              every hash of its manifest again, and of the runs it began from",),
+        {"--all": "every change, not the first ten"},
     ),
     "completion": Verb("tab completion for your shell", ('eval "$(aisc completion bash)"', 'eval "$(aisc completion zsh)"')),
 }
