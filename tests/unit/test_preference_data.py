@@ -471,6 +471,8 @@ def test_script_pairs_differ_in_script_alone(tmp_path: Path) -> None:
     found = list(script_pairs.pairs(given, scripts, counts))
     assert found == [("醫生話你冇事，唔使驚。", "医生话你冇事，唔使惊。")]
     assert (counts.sentences, counts.repeated, counts.simplified_characters, counts.too_alike) == (6, 1, 1, 1)
+    assert not list(script_pairs.pairs(given[:1], scripts, counts, lambda text: len(set(text) & set("醫驚"))))
+    assert counts.other_number_of_tokens == 1
     for request in script_pairs.REQUESTS:
         assert scripts.to_simplified.convert(request) == request == scripts.to_traditional.convert(request)
     rows = [{"prompt": "p", "chosen": f"問題{i}", "rejected": f"问题{i}"} for i in range(50)]
