@@ -13,6 +13,7 @@ from configs.errors import ConfigError
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
+from train.adapter_fit import check_adapter_fits
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
@@ -176,6 +177,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         if not name or not (base / "config.json").is_file():
             raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
     check_weights(base)
+    if adapter.is_file():
+        check_adapter_fits(folder, base)
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
