@@ -123,6 +123,7 @@ VERBS = {
         (
             "aisc runs [list]                              every run, with what Slurm does with it now",
             "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs show RUN --board | --paper          a page for those who sign, figures and tables for a paper",
             "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
             "aisc runs stop RUN                            saves first; is not requeued",
             "aisc runs resume RUN                          into the queue again, from its newest checkpoint",

@@ -8,6 +8,9 @@ from typing import Any
 
 from data_pipelines.privacy.report import summary as privacy_summary
 
+# What a screen calls the rows of an objective.
+KINDS = {"sft": "chats", **dict.fromkeys(("dpo", "orpo", "simpo", "reward"), "pairs"), "kto": "labelled answers"}
+
 
 @dataclass(slots=True)
 class SourceAccount:
@@ -47,6 +50,7 @@ class Account:
         groups, held_out_groups: distinct groups on each side; group_by: what makes a group, null is a row's content.
         tokens, supervised: of an epoch; packed_rows and fill (0 to 1) of the training store.
         privacy: data.privacy.
+        mismatched_cut: completions of other rows (kto's baseline) that lost their end to fit.
         notes: sentences a reader of the account should see.
     """
 
@@ -68,6 +72,7 @@ class Account:
     fill: float = 0.0
     sequence_length: int = 0
     privacy: str = "off"
+    mismatched_cut: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -107,7 +112,7 @@ class Account:
 
     def summary(self) -> list[str]:
         """Returns the lines of a start screen: what was read, how it was split, what is learned, how it is packed."""
-        kind = "chats" if self.objective == "sft" else "documents"
+        kind = KINDS.get(self.objective, "documents")
         by = f", by {self.group_by} ({self.groups:,} / {self.held_out_groups:,} groups)" if self.group_by else ""
         learned = self.supervised / self.tokens if self.tokens else 0.0
         held_out = f" / {self.held_out:,} held out" if self.held_out else ", none held out"
@@ -121,6 +126,8 @@ class Account:
         if self.privacy != "off":
             found = {name: source.identifiers for name, source in self.sources.items()}
             lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
+        if self.mismatched_cut:
+            lines.append(f"{self.mismatched_cut:,} completions of other rows cut to fit (only kto's baseline reads them)")
         if self.bad_rows:
             lines.append(f"{self.bad_rows:,} unusable rows left out (data.max_bad_rows)")
         trained = {name: source for name, source in self.sources.items() if source.tokens}

@@ -115,6 +115,7 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "eval_loss": state.best_loss,
         "eval_loss_last": state.eval_loss,
         "eval_loss_by_source": losses_by_source(folder, state.best_step),
+        "eval_figures": figures_before_and_after(folder, state.best_step),
         "best_step": state.best_step,
         "steps": state.step,
         "tokens": state.tokens,
@@ -128,8 +129,21 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
 
 def losses_by_source(folder: RunFolder, step: int | None) -> dict[str, float]:
     """Returns the held-out loss of each source at `step`, as metrics.jsonl has it."""
+    line = evaluation_at(folder, step)
+    return {key.split("/", 1)[1]: value for key, value in line.items() if key.startswith("eval_loss/")}
+
+
+def figures_before_and_after(folder: RunFolder, step: int | None) -> dict[str, tuple[float | None, float]]:
+    """Returns what else was measured than the loss, such as accuracy: before training, None if it was not, and at `step`."""
+    before, after = evaluation_at(folder, 0), evaluation_at(folder, step)
+    names = [key.removeprefix("eval_") for key in after if key.startswith("eval_") and not key.startswith("eval_loss")]
+    return {name: (before.get(f"eval_{name}"), after[f"eval_{name}"]) for name in names}
+
+
+def evaluation_at(folder: RunFolder, step: int | None) -> dict[str, Any]:
+    """Returns the line of metrics.jsonl of the evaluation after `step` updates; empty when there is none."""
     lines = [line for line in read_metrics(folder.path) if line["step"] == step and "eval_loss" in line]
-    return {key.split("/", 1)[1]: value for key, value in (lines[-1] if lines else {}).items() if key.startswith("eval_loss/")}
+    return lines[-1] if lines else {}
 
 
 def run_seconds(folder: RunFolder) -> float:

@@ -99,11 +99,13 @@ def observe(model: Any, gate: Gate) -> Observed:
             if hasattr(model, "peft_config"):
                 with model.disable_adapter():
                     base_logits = logits_of(model, gate)
+            # A reward model scores a text and writes none.
+            asked = gate.prompts if base.can_generate() else []
             replies = [
                 answer(model, p, device=device, max_new_tokens=NEW_TOKENS, stop_ids=gate.stop_ids, pad_id=gate.pad_id)
-                for p in gate.prompts
+                for p in asked
             ]
-            margins = [_margins(model, p, reply, device) for p, reply in zip(gate.prompts, replies, strict=True)]
+            margins = [_margins(model, p, reply, device) for p, reply in zip(asked, replies, strict=True)]
     finally:
         model.train(was_training)
     architecture = {key: value for key, value in base.config.to_dict().items() if key not in _STORAGE_KEYS}
@@ -260,16 +262,25 @@ def check_folder(
     """
     from transformers import AutoTokenizer
 
-    from train.models import load_exported
-
     what = "the written folder"
     check_tokenizer(tokenizer, tokenizer_facts(AutoTokenizer.from_pretrained(folder, local_files_only=True)), what)
-    model, _ = load_exported(folder, device=device)
+    model = load_written(folder, device)
     stored = next(base_model(model).parameters()).dtype
     found = observe(model.to(expected.dtype), gate)
     figures = check_same(expected, found, dtype=stored, what=what)
-    prompts = [{"tokens": len(p), "reply_tokens": len(r), "reply_sha256": _sha256(str(r))} for p, r in zip(gate.prompts, found.replies, strict=True)]
+    prompts = [{"tokens": len(p), "reply_tokens": len(r), "reply_sha256": _sha256(str(r))} for p, r in zip(gate.prompts, found.replies, strict=False)]
     return {"dtype": _name(stored), "arithmetic": _name(expected.dtype), **figures, "is_tied": found.is_tied, "prompts": prompts}, found
+
+
+def load_written(folder: Path, device: torch.device) -> Any:
+    """Returns the model of a written folder, a reward model too."""
+    from transformers import AutoModelForSequenceClassification
+
+    from train.models import is_classifier, load_exported
+
+    if not is_classifier(folder):
+        return load_exported(folder, device=device)[0]
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", local_files_only=True).to(device).eval()
 
 
 def largest_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:

@@ -37,6 +37,8 @@ def trained_model(run: RunFolder) -> Trained:
     config, result = frozen_config(run), read_json(run.result_path)
     if result is None:
         raise CheckpointError(f"{run.path}: not done (no result.json); expected a finished run: aisc runs show {run.name}")
+    if config.objective.name == "reward":
+        raise ConfigError(f"{run.name}: a reward model, which scores answers and writes none; expected a model that writes")
     step = int(result["best_step"] or result["steps"])
     tokenizer = load_tokenizer(str(models.tokenizer_folder(config.model)))
     if (template := read_template(config.data.chat_template)) is not None:

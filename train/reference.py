@@ -24,6 +24,7 @@ from torch import nn
 from configs import atomic
 from configs.errors import ConfigError
 from configs.schema import RunConfig
+from configs.schema.objective import REFERENCED, START
 from data_pipelines.fingerprint import hash_files
 from data_pipelines.index import Store
 from train import attention, distributed, models
@@ -36,10 +37,7 @@ from train.learner import Learner
 from train.lineage import fold
 from train.scores import Scores
 
-# Objectives that compare with a reference model.
-COMPARING = ("dpo", "kto")
 FOLDER = "reference"
-START = "start"
 # How the columns are computed; a change makes older ones unfit.
 VERSION = 1
 
@@ -70,7 +68,7 @@ def read_or_compute(
     Raises:
         ConfigError: a reference that cannot be used, or a place that cannot be written to.
     """
-    if config.objective.name not in COMPARING:
+    if config.objective.name not in REFERENCED:
         return References()
     path = config.objective.reference
     if path != START:

@@ -8,21 +8,26 @@ from importlib import import_module
 from torch import nn
 
 from configs.schema import ObjectiveSection
+from configs.schema.objective import LIKELIHOOD
 from data_pipelines.collate import Batch
 from train.objectives.contract import Documents, Measured, Objective, Term, WindowObjective
 from train.objectives.sft import Sft
 
 __all__ = ["Documents", "Measured", "Objective", "Sft", "Term", "WindowObjective", "build_objective", "look_at_window"]
 
-# Which names mean the same likelihood: that cpt labels every token is decided when data is prepared.
-LIKELIHOOD = ("sft", "cpt")
 # Any other objective.name -> where it is; the class takes (section, documents).
-OBJECTIVES: dict[str, str] = {}
+OBJECTIVES: dict[str, str] = {
+    "dpo": "train.objectives.dpo:Dpo",
+    "kto": "train.objectives.kto:Kto",
+    "orpo": "train.objectives.orpo:Orpo",
+    "simpo": "train.objectives.simpo:Simpo",
+    "reward": "train.objectives.reward:Reward",
+}
 
 
 def build_objective(section: ObjectiveSection, documents: Documents) -> Objective:
     """Returns the objective of the configuration for the documents of one part of a store."""
-    if section.name in LIKELIHOOD:
+    if section.name in LIKELIHOOD:  # that cpt labels every token is decided when data is prepared
         return Sft()
     module, attribute = OBJECTIVES[section.name].split(":")
     objective: Objective = getattr(import_module(module), attribute)(section, documents)
