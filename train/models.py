@@ -13,6 +13,7 @@ from configs.errors import ConfigError
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
+from train.adapter_fit import check_adapter_fits
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
@@ -198,6 +199,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         if not name or not (base / "config.json").is_file():
             raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
     check_weights(base)
+    if adapter.is_file():
+        check_adapter_fits(folder, base)
     if is_classifier(base):
         raise ConfigError(
             f"{base}: holds a reward model, which scores answers and writes none; "
