@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_pipelines.gate_lines import gate_lines
 from data_pipelines.privacy.report import summary as privacy_summary
 
 
@@ -47,6 +48,9 @@ class Account:
         groups, held_out_groups: distinct groups on each side; group_by: what makes a group, null is a row's content.
         tokens, supervised: of an epoch; packed_rows and fill (0 to 1) of the training store.
         privacy: data.privacy.
+        split: groups of each side and on both, hashes of the sets (`split.proof`).
+        duplicates: training rows that repeat held-out ones (data.duplicates); contamination: that hold evaluation items
+            (data.decontaminate); counts and lines, empty when not looked for.
         notes: sentences a reader of the account should see.
     """
 
@@ -68,6 +72,9 @@ class Account:
     fill: float = 0.0
     sequence_length: int = 0
     privacy: str = "off"
+    split: dict[str, Any] = field(default_factory=dict)
+    duplicates: dict[str, Any] = field(default_factory=dict)
+    contamination: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -121,6 +128,7 @@ class Account:
         if self.privacy != "off":
             found = {name: source.identifiers for name, source in self.sources.items()}
             lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
+        lines += gate_lines(self.duplicates, self.contamination)
         if self.bad_rows:
             lines.append(f"{self.bad_rows:,} unusable rows left out (data.max_bad_rows)")
         trained = {name: source for name, source in self.sources.items() if source.tokens}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat, Document, Text
+from data_pipelines.gates import CONTAMINATED, Gates, Looked
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import DROPPED, Screen
 from data_pipelines.problems import WHOLE_ROW, BadRow, RowProblem, type_name
@@ -19,10 +20,17 @@ from data_pipelines.rows import rows_of
 from data_pipelines.sources import Chunk, InputFile
 from data_pipelines.split import group_name, hash_bytes, hash_key
 from data_pipelines.template import ChatTemplate, Rendered
+from data_pipelines.texts import text_of_row
 from data_pipelines.tokenize import Encoder, Tokens
 
-# Line, hash of the group (None: its content's), and the tokens or why there are none.
-Encoded = tuple[int, int | None, Tokens | RowProblem]
+
+class Encoded(NamedTuple):
+    """A document: line and number of its row in the chunk, hash of its group (None: its content's), tokens or why there are none."""
+
+    line: int
+    row: int
+    group: int | None
+    tokens: Tokens | RowProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ class ChunkResult:
     Attributes:
         file: which file it is from.
         ids: token ids of all documents, one after the other; mask: True where learned.
-        lengths: tokens of each document `[D]`; rows: its input line; groups: hash of its group.
+        lengths: tokens of each document `[D]`; rows: its input line; groups: hash of its group;
+            marked: number of its row among the rows of the chunk that the gates looked at.
     """
 
     file: int
@@ -70,11 +79,13 @@ class ChunkResult:
     bad: list[BadRow] = field(default_factory=list)
     lost: dict[str, Lost] = field(default_factory=dict)
     private: Found = field(default_factory=Found)
+    looked: Looked = field(default_factory=Looked)
     ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    marked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(slots=True)
@@ -87,6 +98,7 @@ class Reader:
         template: for chats; None when every source is plain text.
         objective: sft learns assistant turns, cpt everything.
         screen: looks for identifiers; None does not.
+        gates: look for duplicates and evaluation items; None do not.
     """
 
     files: Sequence[InputFile]
@@ -98,6 +110,7 @@ class Reader:
     sequence_length: int
     overlength: str
     screen: Screen | None = None
+    gates: Gates | None = None
 
     def read(self, task: Task) -> ChunkResult:
         """Returns the documents of one chunk, and its bad rows."""
@@ -112,6 +125,8 @@ class Reader:
         groups: list[int | None] = []
         leave_out: list[bool] = []
         rendered: list[Rendered | str] = []
+        row_numbers: list[int] = []
+        looked_at: list[tuple[int, str]] = []
         for line, row in rows_of(chunk, file.kind):
             result.rows_read += 1
             if isinstance(row, RowProblem):
@@ -124,15 +139,26 @@ class Reader:
             except RowProblem as problem:
                 result.bad.append(bad_row(file, line, problem))
                 continue
+            row_numbers += [len(looked_at)] * len(ready)
+            looked_at.append((line, text_of_row(document for document, _ in screened) if self.gates else ""))
             for _, counts in screened:
                 result.private.note(counts)
                 leave_out.append(self.screen is not None and self.screen.mode == "drop" and bool(counts))
             rendered += ready
             lines += [line] * len(ready)
             groups += [group] * len(ready)
-        encoded = list(zip(lines, groups, self._encode(rendered), strict=True))
-        self._collect(result, file, without(encoded, leave_out, result.lost))
+        encoded = [Encoded(*one) for one in zip(lines, row_numbers, groups, self._encode(rendered), strict=True)]
+        encoded = without(encoded, leave_out, result.lost, DROPPED)
+        self._collect(result, file, self._gated(result, looked_at, encoded))
         return result
+
+    def _gated(self, result: ChunkResult, rows: list[tuple[int, str]], encoded: list[Encoded]) -> list[Encoded]:
+        """Returns the documents without those whose row holds an evaluation item, when these are to be dropped."""
+        if self.gates is None:
+            return encoded
+        result.looked = self.gates.look(result.file, [line for line, _ in rows], [text for _, text in rows])
+        leaks = set(result.looked.leaking_rows) if self.gates.drops_leaks else set()
+        return without(encoded, [one.row in leaks for one in encoded], result.lost, CONTAMINATED)
 
     def _screened(self, document: Document) -> tuple[Document, Counter[str]]:
         return self.screen.screened(document) if self.screen else (document, Counter())
@@ -185,7 +211,8 @@ class Reader:
         kept: list[Tokens] = []
         rows: list[int] = []
         groups: list[int] = []
-        for line, group, tokens in encoded:
+        marked: list[int] = []
+        for line, row, group, tokens in encoded:
             if isinstance(tokens, RowProblem):
                 result.bad.append(bad_row(file, line, tokens))
                 continue
@@ -201,12 +228,14 @@ class Reader:
             kept += pieces
             rows += [line] * len(pieces)
             groups += [own] * len(pieces)
+            marked += [row] * len(pieces)
         if kept:
             result.ids = np.concatenate([tokens.ids for tokens in kept])
             result.mask = np.concatenate([tokens.mask for tokens in kept])
             result.lengths = np.array([len(tokens.ids) for tokens in kept], np.int64)
             result.rows = np.array(rows, np.int64)
             result.groups = np.array(groups, np.int64)
+            result.marked = np.array(marked, np.int64)
 
     def _too_long(self, length: int) -> RowProblem:
         return RowProblem(
@@ -231,12 +260,12 @@ class Reader:
         return pieces
 
 
-def without(encoded: list[Encoded], leave_out: list[bool], lost: dict[str, Lost]) -> list[Encoded]:
+def without(encoded: list[Encoded], leave_out: list[bool], lost: dict[str, Lost], reason: str) -> list[Encoded]:
     """Returns the documents that are not left out, counting those that are and what could have been learned from them."""
-    for (_, _, tokens), out in zip(encoded, leave_out, strict=True):
+    for one, out in zip(encoded, leave_out, strict=True):
         if out:
-            learned = 0 if isinstance(tokens, RowProblem) else int(np.count_nonzero(tokens.mask))
-            lost.setdefault(DROPPED, Lost()).add(Lost(1, learned))
+            learned = 0 if isinstance(one.tokens, RowProblem) else int(np.count_nonzero(one.tokens.mask))
+            lost.setdefault(reason, Lost()).add(Lost(1, learned))
     return [document for document, out in zip(encoded, leave_out, strict=True) if not out]
 
 
