@@ -167,8 +167,8 @@ class Assembly:
         for number, name in enumerate(self.sources):
             account.sources[name] = self._source_account(number, name, times, bad.get(name, {}), account.tokens)
         duplicates = int(self.duplicates.sum())
-        if duplicates:
-            account.notes.append(f"{duplicates:,} training documents are held out too, or nearly: left out of training")
+        if duplicates and not self._overlap:
+            account.notes.append(f"{duplicates:,} training documents are also in data.validation: left out of training")
         return account
 
     def _source_account(

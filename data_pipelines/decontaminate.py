@@ -53,7 +53,7 @@ class Items:
         filter: True where some piece has these low bits, `[2 ** 22]`.
         lengths: of pieces in words, longest first: 20, 13 and those of whole short texts.
         num_items: rows of the files; checked: those long enough to be looked for.
-        left_out: pieces that stand in more than `MOST_ITEMS` items.
+        common_pieces: pieces that stand in more than `MOST_ITEMS` items.
     """
 
     pieces: UInt64
@@ -62,7 +62,7 @@ class Items:
     lengths: tuple[int, ...]
     num_items: int
     checked: int
-    left_out: int
+    common_pieces: int
 
     def found_in(self, texts: Sequence[str]) -> list[int | None]:
         """Returns for each text the number of an item of which it holds a piece; None when it holds none."""

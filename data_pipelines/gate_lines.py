@@ -17,13 +17,13 @@ def gate_lines(duplicates: dict[str, Any], contamination: dict[str, Any]) -> lis
     lines = []
     if duplicates:
         exact, near = duplicates["exact"], duplicates["near"]
-        done = f"repeat held-out ones ({exact:,} exactly), {_DUPLICATES[duplicates['done']]}"
-        across = f"{exact + near:,} training rows {done}" if exact + near else "no training row repeats a held-out one"
         inside = duplicates["inside_training_exact"] + duplicates["inside_training_near"]
-        lines.append(f"duplicates: {across}" + (f"; {inside:,} repeat each other" if inside else ""))
+        done = f" ({exact:,} exactly), {_DUPLICATES[duplicates['done']]}" if exact + near else ""
+        among = f"; each other: {inside:,}" if inside else ""
+        lines.append(f"training rows that repeat held-out ones: {exact + near:,}{done}{among}")
     if contamination:
         rows, items = contamination["rows"], contamination["items"] - contamination["too_short"]
-        done = f"{rows:,} training rows hold {contamination['items_met']:,} of {items:,} items, {_CONTAMINATED[contamination['done']]}"
-        short = f"; {contamination['too_short']:,} too short to look for" if contamination["too_short"] else ""
-        lines.append(f"evaluation: {done if rows else f'none of {items:,} items in the training rows'}{short}")
+        met, short = contamination["items_met"], contamination["too_short"]
+        done = f" ({met:,} of {items:,} items), {_CONTAMINATED[contamination['done']]}" if rows else f" ({items:,} items)"
+        lines.append(f"training rows that hold evaluation items: {rows:,}{done}" + (f"; {short:,} items too short to look for" if short else ""))
     return lines

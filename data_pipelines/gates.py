@@ -112,7 +112,7 @@ def leaks_account(
         "items": items.num_items,
         "too_short": items.num_items - items.checked,
         "pieces": len(items.pieces),
-        "common_pieces": items.left_out,
+        "common_pieces": items.common_pieces,
         "rows": sum(map(len, leaks.values())),
         "items_met": len(met),
         "lines": {Path(files[file].path).name: leaks[file][:SHOWN] for file in sorted(leaks)},
