@@ -34,7 +34,7 @@ from benchmarks.screen import show, verdict
 from configs.schema import EngineSection, TrainingSection
 from train import distributed
 from train.engines import build_engine
-from train.objectives import build_objective
+from train.objectives import Sft
 from train.pace import Pace
 from train.rehearsal import worst_batch
 from train.scores import Scores
@@ -100,7 +100,7 @@ def measure_rank(engine_name: str, precision: str) -> dict[str, Any]:
         return torch.optim.SGD([parameter for _, parameter in named], lr=0.1)
 
     module = engine.prepare(Scores(model, precision=precision if engine.autocasts else "fp32"), make_optimizer)
-    objective = build_objective("sft")
+    objective = Sft()
     window = [worst_batch(1, 16, 1001, torch.device("cpu")) for _ in range(MICRO_BATCHES)]
     pace = Pace(context.rank, context.world_size)
     pace.begin()

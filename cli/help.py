@@ -9,7 +9,7 @@ GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "plan", "prove", "prepare")),
     ("Run", ("train", "launch")),
-    ("After", ("runs", "eval", "chat", "export")),
+    ("After", ("runs", "eval", "chat", "export", "verify")),
     ("Shell", ("completion",)),
 )
 
@@ -160,6 +160,11 @@ VERBS = {
             "--dtype TYPE": "type of the weights written; that of the base model without it",
             "--to FOLDER": "where it goes; RUN/export without it",
         },
+    ),
+    "verify": Verb(
+        "the files: nothing changed since this run",
+        ("aisc verify RUN              every hash of its manifest again, and of the runs it began from",),
+        {"--all": "every change, not the first ten"},
     ),
     "completion": Verb("tab completion for your shell", ('eval "$(aisc completion bash)"', 'eval "$(aisc completion zsh)"')),
 }

@@ -25,6 +25,7 @@ VERBS = {
     "eval": "cli.eval:main",
     "chat": "cli.chat:main",
     "export": "cli.export:main",
+    "verify": "cli.verify:main",
     "completion": "cli.completion:main",
 }
 # For scripts, not for people.

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         return code
     if not names:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
-    if verb in ("show", "retry") and "--replies" not in options and (sweep := sweep_meant(names[0], parent)) is not None:
+    if verb in ("show", "retry", "stop") and "--replies" not in options and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
@@ -89,7 +89,11 @@ def sweep_meant(text: str, parent: Path) -> Sweep | None:
 
 
 def of_sweep(screen: Console, verb: str, sweep: Sweep) -> int:
-    """Shows a sweep's table, or starts its failed points again."""
+    """Shows a sweep's table, stops it, or starts its failed points again."""
+    if verb == "stop":
+        for sentence in importlib.import_module("launch.sweep_stop").stop_sweep(sweep):
+            screen.print(Text(sentence), soft_wrap=True)
+        return 0
     if verb == "retry":
         code: int = importlib.import_module("cli.sweep").retry(sweep)
         return code

@@ -91,7 +91,10 @@ def show_summary(screen: Console, finished: Finished) -> None:
         change = f"{before:.3f} -> {result['eval_loss']:.3f}" if before is not None else f"{result['eval_loss']:.3f}"
         share = f"  {100 * (result['eval_loss'] / before - 1):+.1f} %" if before else ""
         rows.append(("eval_loss", f"{change}{share}   (step {result['best_step']}, exported)"))
-        rows.append(("perplexity", finished.perplexity + spell_sources(result["eval_loss_by_source"])))
+        for key, (first, last) in result["eval_figures"].items():
+            rows.append((key, f"{first:.3f} -> {last:.3f}" if first is not None else f"{last:.3f}"))
+        if not result["eval_figures"]:
+            rows.append(("perplexity", finished.perplexity + spell_sources(result["eval_loss_by_source"])))
     rows += [
         (
             "seen",

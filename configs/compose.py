@@ -22,12 +22,16 @@ from configs.facts import Facts
 from configs.frontdoor import Assignment, known_paths, read_arguments
 from configs.memory import Setup, model_of
 from configs.schema import SECTIONS, RunConfig
+from configs.schema.objective import BETA, PREFERENCE, READERS
 from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, nearest, refuse_targets, show
 
 FULL_LR = 1e-5
-LORA_LR = 1e-4
+# What moves a preference moves the whole model: dpo as Zephyr (arXiv 2310.16944) and Tulu 3 (2411.15124), kto (2402.01306)
+# and simpo (2405.14734) in the same range, orpo (2403.07691) near sft; reward as Llama 2 (2307.09288) like sft.
+PREFERENCE_LR = {"dpo": 5e-7, "kto": 5e-7, "simpo": 5e-7, "orpo": 5e-6}
+LORA_FACTOR = 10
 NO_GPU = "no GPU"
-DEFAULT_DURATION = {"sft": "3 epochs", "cpt": "1 epochs"}
+DEFAULT_DURATION = {"sft": "3 epochs", "cpt": "1 epochs", **dict.fromkeys(PREFERENCE, "1 epochs")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +266,13 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
             reasons[key] = reason
 
     lora = config.adapter.name == "lora"
+    objective = config.objective.name
     how = "lora" if lora else "full fine-tuning"
-    take(resolved.optimizer, "optimizer.lr", LORA_LR if lora else FULL_LR, f"default for {how}")
-    duration = DEFAULT_DURATION[config.objective.name]
-    take(resolved.training, "training.duration", duration, f"default for {config.objective.name}")
+    take(resolved.optimizer, "optimizer.lr", default_lr(objective, lora=lora), _reason(objective, how))
+    duration = DEFAULT_DURATION[objective]
+    take(resolved.training, "training.duration", duration, f"default for {objective}")
+    if objective in BETA:
+        take(resolved.objective, "objective.beta", BETA[objective], f"default for {objective}")
     gpu = facts.num_gpus > 0
     take(resolved.training, "training.precision", "bf16" if gpu else "fp32", "a GPU" if gpu else "no GPU")
     reasons |= adopt(resolved.engine)
@@ -280,6 +287,16 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
         resolved.engine.offload_parameters |= choice.candidate.offload_parameters
         problems += [choice.problem] if choice.problem else []
     return Resolved(resolved, reasons, problems)
+
+
+def default_lr(objective: str, *, lora: bool) -> float:
+    """Returns the peak learning rate of `optimizer.lr=auto`."""
+    rate = PREFERENCE_LR.get(objective, FULL_LR)
+    return float(f"{rate * LORA_FACTOR:g}") if lora else rate
+
+
+def _reason(objective: str, how: str) -> str:
+    return f"default for {objective}, {how}" if objective in PREFERENCE_LR else f"default for {how}"
 
 
 def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
@@ -344,7 +361,8 @@ def thaw(text: str) -> RunConfig:
 def identity(config: RunConfig) -> str:
     """Returns the SHA-256 over the identity fields of a resolved configuration, in hex.
 
-    Duration belongs to it only where the schedule depends on it (linear, cosine, wsd's decay).
+    Duration belongs to it only where the schedule depends on it (linear, cosine, wsd's decay), a key of the objective only
+    where the objective reads it.
     """
     values = {
         f"{section.name}.{field.name}": getattr(getattr(config, section.name), field.name)
@@ -354,6 +372,9 @@ def identity(config: RunConfig) -> str:
     }
     if config.lr_scheduler.name == "constant":
         del values["training.duration"]
+    for key, readers in READERS.items():
+        if config.objective.name not in readers:  # so a new key of one objective leaves the names of all other runs alone
+            del values[f"objective.{key}"]
     plain = {key: _plain(value) for key, value in values.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

@@ -9,6 +9,9 @@ from typing import Any
 from data_pipelines.gate_lines import gate_lines
 from data_pipelines.privacy.report import summary as privacy_summary
 
+# What a screen calls the rows of an objective.
+KINDS = {"sft": "chats", **dict.fromkeys(("dpo", "orpo", "simpo", "reward"), "pairs"), "kto": "labelled answers"}
+
 
 @dataclass(slots=True)
 class SourceAccount:
@@ -51,6 +54,7 @@ class Account:
         split: groups of each side and on both, hashes of the sets (`split.proof`).
         duplicates: training rows that repeat held-out ones (data.duplicates); contamination: that hold evaluation items
             (data.decontaminate); counts and lines, empty when not looked for.
+        mismatched_cut: completions of other rows (kto's baseline) that lost their end to fit.
         notes: sentences a reader of the account should see.
     """
 
@@ -75,6 +79,7 @@ class Account:
     split: dict[str, Any] = field(default_factory=dict)
     duplicates: dict[str, Any] = field(default_factory=dict)
     contamination: dict[str, Any] = field(default_factory=dict)
+    mismatched_cut: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -114,7 +119,7 @@ class Account:
 
     def summary(self) -> list[str]:
         """Returns the lines of a start screen: what was read, how it was split, what is learned, how it is packed."""
-        kind = "chats" if self.objective == "sft" else "documents"
+        kind = KINDS.get(self.objective, "documents")
         by = f", by {self.group_by} ({self.groups:,} / {self.held_out_groups:,} groups)" if self.group_by else ""
         learned = self.supervised / self.tokens if self.tokens else 0.0
         held_out = f" / {self.held_out:,} held out" if self.held_out else ", none held out"
@@ -129,6 +134,8 @@ class Account:
             found = {name: source.identifiers for name, source in self.sources.items()}
             lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
         lines += gate_lines(self.duplicates, self.contamination)
+        if self.mismatched_cut:
+            lines.append(f"{self.mismatched_cut:,} completions of other rows cut to fit (only kto's baseline reads them)")
         if self.bad_rows:
             lines.append(f"{self.bad_rows:,} unusable rows left out (data.max_bad_rows)")
         trained = {name: source for name, source in self.sources.items() if source.tokens}

@@ -12,6 +12,7 @@ from configs.schema import DataSection
 from data_pipelines.account import Account, SourceAccount
 from data_pipelines.gates import Overlap, leaks_account
 from data_pipelines.index import Store
+from data_pipelines.mismatches import fill_labelled
 from data_pipelines.privacy.report import Found, by_kind
 from data_pipelines.scanning import Scan
 from data_pipelines.split import copies, hold_out, proof
@@ -41,6 +42,8 @@ class Assembly:
         self.sources = list(dict.fromkeys(file.source for file in found.files))
         self._source_of_file = np.array([self.sources.index(file.source) for file in found.files], np.int64)
         self._source = self._source_of_file[found.file_of]
+        # Documents of one row: 2 in pairs.
+        self._per_item = found.answers.per_item if found.answers else 1
         if not len(found.lengths):
             raise DataError("data: no document is left to learn from; see the rows that were left out")
         from_file = found.file_of >= held_out_from
@@ -89,7 +92,7 @@ class Assembly:
         identities = np.zeros(len(self._source), np.int64)
         for number in range(len(self.sources)):
             mine = self._source == number
-            identities[mine] = np.arange(mine.sum()) + (number << 40)
+            identities[mine] = np.arange(mine.sum()) // self._per_item + (number << 40)
         times = copies(weights[self._source], identities, seed)
         times[self.held_out] = 1
         times[self.duplicates] = 0
@@ -97,6 +100,7 @@ class Assembly:
 
     def write(self, folder: Path, *, fingerprint: str, vocab_size: int, account: Account) -> None:
         """Writes `train/` and, when something is held out, `validation/`; completes the account's packing."""
+        found = self._found
         for part, chosen in (("train", ~self.held_out), ("validation", self.held_out)):
             if not chosen.any():
                 continue
@@ -108,20 +112,34 @@ class Assembly:
                 vocab_size=vocab_size,
                 packing=self._data.packing,
             )
-            self._fill(writer, np.where(chosen, self.copies, 0))
+            times = np.where(chosen, self.copies, 0)
+            if found.answers is not None and self._per_item == 1:
+                account.mismatched_cut += fill_labelled(writer, found, self._source, times, self._data.sequence_length)
+            else:
+                self._fill(writer, times)
             writer.finish({})
             store = Store(folder / part)
             if part == "train":
                 account.packed_rows, account.fill = store.num_rows, store.fill
             else:
                 account.held_out_packed_rows = store.num_rows
+            if found.answers is not None:
+                self._count_with_others(account, part, store)
+
+    @staticmethod
+    def _count_with_others(account: Account, part: str, store: Store) -> None:
+        """Counts the tokens of answers as they are written: mismatched ones, which no row holds, are among them."""
+        if part == "train":
+            account.tokens, account.supervised = store.tokens, store.supervised
+        else:
+            account.held_out_tokens, account.held_out_supervised = store.tokens, store.supervised
 
     def _fill(self, writer: StoreWriter, times: NDArray[np.int64]) -> None:
         """Adds every document `times` times, a block of some millions of tokens at once."""
         found = self._found
         assert found.ids is not None and found.mask is not None
         ends = np.cumsum(found.lengths)
-        block_of = (ends - 1) // _BLOCK_TOKENS
+        block_of = np.repeat((ends[self._per_item - 1 :: self._per_item] - 1) // _BLOCK_TOKENS, self._per_item)
         first = 0
         for last in [*(np.flatnonzero(np.diff(block_of)) + 1), len(ends)]:
             begin = int(ends[first] - found.lengths[first])
@@ -129,14 +147,17 @@ class Assembly:
             for copy in range(int(times[first:last].max(initial=0))):
                 chosen = times[first:last] > copy
                 tokens = np.repeat(chosen, found.lengths[first:last])
-                writer.add_many(
-                    ids[tokens],
-                    mask[tokens],
-                    found.lengths[first:last][chosen],
-                    source=self._source[first:last][chosen],
-                    group=found.groups[first:last][chosen],
-                    row=found.rows[first:last][chosen],
-                )
+                columns = {
+                    "source": self._source[first:last][chosen],
+                    "group": found.groups[first:last][chosen],
+                    "row": found.rows[first:last][chosen],
+                }
+                lengths = found.lengths[first:last][chosen]
+                if found.answers is None:
+                    writer.add_many(ids[tokens], mask[tokens], lengths, **columns)
+                else:
+                    role, margin = found.answers.role[first:last][chosen], found.answers.margin[first:last][chosen]
+                    writer.add_pairs(ids[tokens], mask[tokens], lengths, **columns, role=role, margin=margin)
             first = int(last)
 
     def account(self, objective: str) -> Account:
@@ -148,8 +169,8 @@ class Assembly:
         times = np.where(trained, self.copies, 0)
         account.rows = found.bad.rows_read
         account.bad_rows = len(found.bad)
-        account.documents = int(times.sum())
-        account.held_out = int(self.held_out.sum())
+        account.documents = int(times.sum()) // self._per_item
+        account.held_out = int(self.held_out.sum()) // self._per_item
         account.groups = len(np.unique(found.groups[trained]))
         account.held_out_groups = len(np.unique(found.groups[self.held_out]))
         account.split = proof(found.groups[trained], found.groups[self.held_out])
@@ -166,7 +187,7 @@ class Assembly:
         bad = found.bad.by_reason()
         for number, name in enumerate(self.sources):
             account.sources[name] = self._source_account(number, name, times, bad.get(name, {}), account.tokens)
-        duplicates = int(self.duplicates.sum())
+        duplicates = int(self.duplicates.sum()) // self._per_item
         if duplicates and not self._overlap:
             account.notes.append(f"{duplicates:,} training documents are also in data.validation: left out of training")
         return account
@@ -188,8 +209,8 @@ class Assembly:
             lost={policy: [lost.documents, lost.supervised] for policy, lost in found.lost.get(name, {}).items()},
             identifiers=by_kind(private.identifiers),
             private=private.documents,
-            also_held_out=int((self.duplicates & mine).sum()),
-            documents=int(times[mine].sum()),
+            also_held_out=int((self.duplicates & mine).sum()) // self._per_item,
+            documents=int(times[mine].sum()) // self._per_item,
             tokens=tokens,
             supervised=int((times * found.supervised)[mine].sum()),
             share=tokens / all_tokens if all_tokens else 0.0,

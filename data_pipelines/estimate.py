@@ -178,7 +178,7 @@ def _reader(data: DataSection, objective: str, tokenizer_path: str, files: Seque
     has_template = bool(source or tokenizer.chat_template)
     return Reader(
         files=files,
-        encoder=Encoder(tokenizer, learn_all=objective != "sft"),
+        encoder=Encoder(tokenizer, learn_all=objective == "cpt"),
         template=template_of(tokenizer, dict(data.template_args), source) if has_template else None,
         objective=objective,
         system_prompt=data.system_prompt,

@@ -11,6 +11,11 @@ Columns of a part (numpy .npy files; D documents numbered in row order, R rows, 
     document_group [D] int64      hash of the group that the split kept together
     document_row [D] int64        line or row number in the input, from 1
     document_targets [D] int32    number of learned tokens
+
+and, where documents have roles (`roles.py`), documents of one item stand one after the other in a row:
+
+    document_role [D] uint8       a `Role`
+    document_margin [D] float32   by how much a chosen answer is better than the rejected one; 0: not given
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ COLUMNS = (
     "document_row",
     "document_targets",
 )
+ROLE_COLUMNS = ("document_role", "document_margin")
 _META_KEYS = ("fingerprint", "sequence_length", "sources", "supervised", "account", "files")
 
 Int64 = NDArray[np.int64]
@@ -76,6 +82,11 @@ class Store:
         self.document_group = columns["document_group"]
         self.document_row = columns["document_row"]
         self.document_targets = columns["document_targets"]
+        # None in a store without roles.
+        self.document_role: NDArray[np.uint8] | None = None
+        self.document_margin: NDArray[np.float32] | None = None
+        if "document_role.npy" in self.meta["files"]:
+            self.document_role, self.document_margin = (_open_column(self.folder, n, self.meta) for n in ROLE_COLUMNS)
         self.num_documents = len(self.document_source)
         _check_boundaries(self.folder / "row_offsets.npy", self.row_offsets, self.num_documents)
         _check_boundaries(self.folder / "document_offsets.npy", self.document_offsets, len(self.ids))
@@ -122,9 +133,9 @@ class Store:
 
     def verify(self) -> None:
         """Reads every column and compares its hash; raises DataError naming the first that differs."""
-        for name in COLUMNS:
-            path = self.folder / f"{name}.npy"
-            if sha256_file(path) != self.meta["files"][path.name]["sha256"]:
+        for name, recorded in self.meta["files"].items():
+            path = self.folder / name
+            if sha256_file(path) != recorded["sha256"]:
                 raise DataError(f"{path}: its bytes changed since it was built; delete {self.folder.parent} to rebuild")
 
 

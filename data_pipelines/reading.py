@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.answers import Answers, Item, Mark, answer_only, items_of
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat, Document, Text
 from data_pipelines.gates import CONTAMINATED, Gates, Looked
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import DROPPED, Screen
 from data_pipelines.problems import WHOLE_ROW, BadRow, RowProblem, type_name
+from data_pipelines.roles import is_preference
 from data_pipelines.rows import rows_of
 from data_pipelines.sources import Chunk, InputFile
 from data_pipelines.split import group_name, hash_bytes, hash_key
@@ -86,6 +88,7 @@ class ChunkResult:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     marked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    answers: Answers | None = None
 
 
 @dataclass(slots=True)
@@ -127,6 +130,7 @@ class Reader:
         rendered: list[Rendered | str] = []
         row_numbers: list[int] = []
         looked_at: list[tuple[int, str]] = []
+        marks: list[Mark] = []
         for line, row in rows_of(chunk, file.kind):
             result.rows_read += 1
             if isinstance(row, RowProblem):
@@ -134,7 +138,8 @@ class Reader:
                 continue
             try:
                 group = self._group(row)
-                screened = [self._screened(document) for document in self._documents(row, task.format)]
+                documents = self._documents(row, task.format)
+                screened = [self._screened(document) for document in documents]
                 ready = [self._render(document) for document, _ in screened]
             except RowProblem as problem:
                 result.bad.append(bad_row(file, line, problem))
@@ -147,18 +152,30 @@ class Reader:
             rendered += ready
             lines += [line] * len(ready)
             groups += [group] * len(ready)
-        encoded = [Encoded(*one) for one in zip(lines, row_numbers, groups, self._encode(rendered), strict=True)]
-        encoded = without(encoded, leave_out, result.lost, DROPPED)
-        self._collect(result, file, self._gated(result, looked_at, encoded))
+            if self.has_roles:
+                marks += [Mark.of(document) for document in documents]
+        tokens = self._encode(rendered)
+        leaks = self._look(result, looked_at)
+        if self.has_roles:
+            encoded = list(zip(lines, groups, tokens, strict=True))
+            self._collect_items(result, file, items_of(encoded, marks, leave_out), leaks)
+        else:
+            plain = [Encoded(*one) for one in zip(lines, row_numbers, groups, tokens, strict=True)]
+            plain = without(plain, leave_out, result.lost, DROPPED)
+            plain = without(plain, [one.row in leaks for one in plain], result.lost, CONTAMINATED)
+            self._collect(result, file, plain)
         return result
 
-    def _gated(self, result: ChunkResult, rows: list[tuple[int, str]], encoded: list[Encoded]) -> list[Encoded]:
-        """Returns the documents without those whose row holds an evaluation item, when these are to be dropped."""
+    def _look(self, result: ChunkResult, rows: list[tuple[int, str]]) -> set[int]:
+        """Lets the gates look at the lines and texts of the rows; returns the numbers of those to leave out."""
         if self.gates is None:
-            return encoded
+            return set()
         result.looked = self.gates.look(result.file, [line for line, _ in rows], [text for _, text in rows])
-        leaks = set(result.looked.leaking_rows) if self.gates.drops_leaks else set()
-        return without(encoded, [one.row in leaks for one in encoded], result.lost, CONTAMINATED)
+        return set(result.looked.leaking_rows) if self.gates.drops_leaks else set()
+
+    @property
+    def has_roles(self) -> bool:
+        return is_preference(self.objective)
 
     def _screened(self, document: Document) -> tuple[Document, Counter[str]]:
         return self.screen.screened(document) if self.screen else (document, Counter())
@@ -187,14 +204,15 @@ class Reader:
     def _render(self, document: Document) -> Rendered | str:
         """Returns a chat with its spans, or a plain text."""
         if isinstance(document, Text):
-            if self.objective == "sft":
+            if self.objective != "cpt":
                 raise RowProblem(WHOLE_ROW, "plain text has no assistant turn", "objective=cpt learns plain text")
             return document.text
         assert self.template is not None
         messages = document.messages
         if self.system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system_prompt}, *messages]
-        return self.template.render(Chat(messages, document.tools))
+        rendered = self.template.render(Chat(messages, document.tools))
+        return answer_only(rendered, document) if self.has_roles else rendered
 
     def _encode(self, rendered: list[Rendered | str]) -> list[Tokens | RowProblem]:
         """Returns tokens in the order of `rendered`, texts and chats each in one batch."""
@@ -237,11 +255,46 @@ class Reader:
             result.groups = np.array(groups, np.int64)
             result.marked = np.array(marked, np.int64)
 
-    def _too_long(self, length: int) -> RowProblem:
+    def _collect_items(self, result: ChunkResult, file: InputFile, items: list[Item], leaks: set[int]) -> None:
+        """Applies the over-length policy to the documents of each row at once and joins them."""
+        kept: list[Item] = []
+        marked: list[int] = []
+        for row, item in enumerate(items):
+            if item.is_left_out or row in leaks:
+                reason = DROPPED if item.is_left_out else CONTAMINATED
+                result.lost.setdefault(reason, Lost()).add(Lost(1, item.learned))
+                continue
+            problem = item.problem
+            if problem is None and item.size > self.sequence_length and self.overlength == "error":
+                problem = self._too_long(item.size, "truncate or drop")
+            if problem is not None:
+                result.bad.append(bad_row(file, item.line, problem))
+                continue
+            before = item.learned
+            fitted = item.fitted(self.sequence_length, self.overlength)
+            if fitted is not item:
+                policy = "dropped" if self.overlength == "drop" else "truncated"
+                if fitted is None and self.overlength != "drop":
+                    policy += ", nothing left to learn"
+                result.lost.setdefault(policy, Lost()).add(Lost(1, before - (fitted.learned if fitted else 0)))
+            if fitted:
+                kept.append(fitted.scored() if self.objective == "reward" else fitted)
+                marked += [row] * len(fitted.tokens)
+        if kept:
+            tokens = [document for item in kept for document in item.tokens]
+            result.ids = np.concatenate([document.ids for document in tokens])
+            result.mask = np.concatenate([document.mask for document in tokens])
+            result.lengths = np.array([len(document.ids) for document in tokens], np.int64)
+            result.rows = np.array([item.line for item in kept for _ in item.tokens], np.int64)
+            result.groups = np.array([item.key for item in kept for _ in item.tokens], np.int64)
+            result.marked = np.array(marked, np.int64)
+            result.answers = Answers.of(kept)
+
+    def _too_long(self, length: int, remedies: str = "truncate, drop or split") -> RowProblem:
         return RowProblem(
             WHOLE_ROW,
             f"{length:,} tokens, {self.sequence_length:,} fit",
-            "data.overlength=truncate, drop or split; or data.sequence_length",
+            f"data.overlength={remedies}; or data.sequence_length",
             reason=f"more than {self.sequence_length:,} tokens",
         )
 

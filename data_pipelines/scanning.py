@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
+from data_pipelines.answers import Answers, check_options
 from data_pipelines.duplicates import AllMarks, MarkFile
-from data_pipelines.formats import columns_of, detect, expected
+from data_pipelines.formats import check_format, columns_of, detect, expected, formats_for
 from data_pipelines.gates import Gates, make_gates
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import make_screen
@@ -34,7 +35,10 @@ _ROWS_LOOKED_AT = 100
 
 @dataclass(slots=True)
 class Scan:
-    """What reading found. `lengths` to `marked` have one entry per document, in reading order."""
+    """What reading found. `lengths` to `marked` have one entry per document, in reading order.
+
+    `marked` is the number of its row in `marks`; `answers` says what each document is to a preference objective; None for the others.
+    """
 
     files: Sequence[InputFile]
     bad: BadRows = field(default_factory=BadRows)
@@ -48,6 +52,7 @@ class Scan:
     groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     file_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     marked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    answers: Answers | None = None
     ids: NDArray[np.uint32] | None = None
     mask: NDArray[np.bool_] | None = None
     gates: Gates | None = None
@@ -68,13 +73,14 @@ def make_reader(
     Raises:
         DataError: the tokenizer or the template cannot be used.
     """
+    check_options(data, objective)
     tokenizer = load_tokenizer(tokenizer_path)
     sources = data.named_sources()
     only_text = all(file.kind == "text" or _section(sources, file).format == "text" for file in files)
     source = read_template(data.chat_template)
-    needs_template = not only_text and (source or tokenizer.chat_template or objective == "sft")
+    needs_template = not only_text and (source or tokenizer.chat_template or objective != "cpt")
     template = template_of(tokenizer, dict(data.template_args), source) if needs_template else None
-    encoder = Encoder(tokenizer, learn_all=objective != "sft")
+    encoder = Encoder(tokenizer, learn_all=objective == "cpt")
     reader = Reader(
         files=files,
         encoder=encoder,
@@ -143,7 +149,7 @@ def _tasks(reader: Reader, data: DataSection, found: Scan) -> Iterator[Task]:
                 yield Task(Chunk(number, line, []), form, problem)
                 continue
             if form is None:
-                shown = _detect(chunk, file, dict(section.columns))
+                shown = _detect(chunk, file, dict(section.columns), reader.objective)
                 if isinstance(shown, RowProblem):
                     yield Task(Chunk(number, 0, []), None, shown)
                     break
@@ -174,6 +180,7 @@ def _limited(
 
 
 def _note_format(reader: Reader, found: Scan, file: InputFile, form: FileFormat) -> None:
+    check_format(form.name, reader.objective, file.path)
     before = found.formats.get(file.source)
     found.formats[file.source] = form.name if before in (None, form.name) else f"{before}, {form.name}"
     if form.name != "text" and reader.template is None:
@@ -182,24 +189,30 @@ def _note_format(reader: Reader, found: Scan, file: InputFile, form: FileFormat)
         )
 
 
-def _detect(chunk: Chunk, file: InputFile, columns: dict[str, str]) -> FileFormat | RowProblem | None:
-    """Returns the format of the first rows; None when no row of them parses."""
+def _detect(
+    chunk: Chunk, file: InputFile, columns: dict[str, str], objective: str
+) -> FileFormat | RowProblem | None:
+    """Returns the format of the first rows, one of the objective's if there is any; None when no row of them parses."""
     keys = ""
+    other: str | None = None
     for looked_at, (_, row) in enumerate(rows_of(chunk, file.kind)):
         if isinstance(row, RowProblem):
             continue
-        name = detect(row, columns)
-        if name:
+        name = detect(row, columns, objective)
+        if name in formats_for(objective):
             return FileFormat(name, columns_of(name, columns, file.source))
+        other = other or name
         keys = keys or column_names(row)
         if looked_at >= _ROWS_LOOKED_AT:
             break
+    if other:
+        return FileFormat(other, columns_of(other, columns, file.source))
     if not keys:
         return None
     return RowProblem(
         WHOLE_FILE,
         f"format not recognised: {keys}",
-        f"expected {expected()}; or map them with columns",
+        f"expected {expected(objective)}; or map them with columns",
         reason="format not recognised",
     )
 
@@ -235,6 +248,7 @@ class _Spill:
         self._files: list[IO[bytes]] = [path.open("wb") for path in self._paths]
         self._columns: list[list[NDArray[Any]]] = [[], [], [], [], [], []]
         self._marks = MarkFile(folder)
+        self._answers: list[Answers] = []
 
     def __enter__(self) -> _Spill:
         return self
@@ -258,6 +272,8 @@ class _Spill:
             self._columns, (result.lengths, supervised, result.rows, result.groups, numbers, first_mark + result.marked), strict=True
         ):
             column.append(values)
+        if result.answers is not None:
+            self._answers.append(result.answers)
 
     def finish(self, found: Scan) -> None:
         """Hands everything to `found`, the tokens memory-mapped; after the files are closed."""
@@ -265,6 +281,7 @@ class _Spill:
             return
         columns = map(np.concatenate, self._columns)
         found.lengths, found.supervised, found.rows, found.groups, found.file_of, found.marked = columns
+        found.answers = Answers.joined(self._answers) if self._answers else None
         found.ids = np.memmap(self._paths[0], np.uint32, "r")
         found.mask = np.memmap(self._paths[1], np.bool_, "r")
         found.marks = self._marks.finish()

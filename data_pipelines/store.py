@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from configs.atomic import TEMPORARY_PREFIX, publish_folder, remove_folder, sha256_file, temporary_folder, write_json
 from configs.errors import DataError
-from data_pipelines.index import COLUMNS, META_NAME, SCHEMA_VERSION
+from data_pipelines.index import COLUMNS, META_NAME, ROLE_COLUMNS, SCHEMA_VERSION
 from data_pipelines.packing import one_per_row, pack
+from data_pipelines.roles import Role
 
 # A claim whose heartbeat is older than this belongs to a dead builder.
 STALE_CLAIM_S = 10.0
@@ -41,6 +42,7 @@ class Document:
         source: index into the store's sources.
         group: hash of the group that the split keeps together.
         row: line or row number in the input, from 1.
+        role: what it is to a preference objective; margin: by how much a chosen answer is better.
     """
 
     ids: NDArray[np.uint32]
@@ -48,6 +50,8 @@ class Document:
     source: int
     group: int
     row: int
+    role: int = Role.PLAIN
+    margin: float = 0.0
 
 
 class StoreWriter:
@@ -88,6 +92,8 @@ class StoreWriter:
         self._lengths: list[NDArray[np.int64]] = []
         self._document_columns: list[NDArray[np.int64]] = []
         self._items: list[NDArray[np.int64]] = []
+        self._roles: list[NDArray[np.uint8]] = []
+        self._margins: list[NDArray[np.float32]] = []
 
     def add_item(self, documents: Sequence[Document]) -> None:
         """Adds documents that must share a row."""
@@ -98,6 +104,9 @@ class StoreWriter:
             np.array([(d.source, d.group, d.row) for d in documents], dtype=np.int64),
             np.array([len(documents)]),
         )
+        if any(document.role != Role.PLAIN for document in documents):
+            self._roles.append(np.array([document.role for document in documents], np.uint8))
+            self._margins.append(np.array([document.margin for document in documents], np.float32))
 
     def add_many(
         self,
@@ -112,6 +121,24 @@ class StoreWriter:
         """Adds `len(lengths)` single-document items whose tokens follow one another in `ids` and `mask`."""
         columns = np.stack([source, group, row], axis=1).astype(np.int64)
         self._add(ids, mask, lengths, columns, np.ones(len(lengths), np.int64))
+
+    def add_pairs(
+        self,
+        ids: NDArray[np.uint32],
+        mask: NDArray[np.bool_],
+        lengths: NDArray[np.int64],
+        *,
+        source: NDArray[np.int64],
+        group: NDArray[np.int64],
+        row: NDArray[np.int64],
+        role: NDArray[np.uint8],
+        margin: NDArray[np.float32],
+    ) -> None:
+        """Adds `len(lengths) / 2` items of two documents each, as `add_many` does items of one."""
+        columns = np.stack([source, group, row], axis=1).astype(np.int64)
+        self._add(ids, mask, lengths, columns, np.full(len(lengths) // 2, 2, np.int64))
+        self._roles.append(role.astype(np.uint8))
+        self._margins.append(margin.astype(np.float32))
 
     def _add(
         self,
@@ -161,7 +188,15 @@ class StoreWriter:
         self._write_column("document_group", columns[order, 1])
         self._write_column("document_row", columns[order, 2])
         self._write_column("document_targets", targets)
-        paths = [self._folder / f"{name}.npy" for name in COLUMNS]
+        names = list(COLUMNS)
+        if self._roles:
+            roles, margins = np.concatenate(self._roles), np.concatenate(self._margins)
+            if len(roles) != len(order):
+                raise ValueError(f"{len(roles)} of {len(order)} documents have a role")
+            self._write_column("document_role", roles[order])
+            self._write_column("document_margin", margins[order])
+            names += ROLE_COLUMNS
+        paths = [self._folder / f"{name}.npy" for name in names]
         self._meta |= {
             "documents": len(order),
             "rows": len(row_offsets) - 1,

@@ -229,7 +229,7 @@ def python(*arguments: str) -> dict[str, Any]:
     return counts
 
 
-# What these count: see tests/slurm/scenarios.py. `chained` takes several portions of 25 minutes.
+# What these count: see tests/slurm/scenarios.py; the first two and `chained` take several portions of 25 minutes.
 SLURM_COUNTS = {"requeued": 10, "preempted": 10, "limited": 2, "cut": 2, "restarted": 2, "sharded": 2, "chained": 200}
 SHARDS = {
     "save-protocol": Shard(SAVING, save_protocol, 7),

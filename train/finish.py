@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from configs import atomic
 from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
 from data_pipelines.build import Prepared
+from data_pipelines.index import META_NAME
 from train import lineage
 from train.card import model_card
 from train.export import Exported, export_model, original_dtype
 from train.shards import TensorReader
 from train.state import RunState
+
+# Files of an attempt that nobody writes any more once the loop has ended.
+RECORDS = ("start.json", "metrics.jsonl", "ledger.jsonl", "replies.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "eval_loss": state.best_loss,
         "eval_loss_last": state.eval_loss,
         "eval_loss_by_source": losses_by_source(folder, state.best_step),
+        "eval_figures": figures_before_and_after(folder, state.best_step),
         "best_step": state.best_step,
         "steps": state.step,
         "tokens": state.tokens,
@@ -110,8 +116,21 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
 
 def losses_by_source(folder: RunFolder, step: int | None) -> dict[str, float]:
     """Returns the held-out loss of each source at `step`, as metrics.jsonl has it."""
+    line = evaluation_at(folder, step)
+    return {key.split("/", 1)[1]: value for key, value in line.items() if key.startswith("eval_loss/")}
+
+
+def figures_before_and_after(folder: RunFolder, step: int | None) -> dict[str, tuple[float | None, float]]:
+    """Returns what else was measured than the loss, such as accuracy: before training, None if it was not, and at `step`."""
+    before, after = evaluation_at(folder, 0), evaluation_at(folder, step)
+    names = [key.removeprefix("eval_") for key in after if key.startswith("eval_") and not key.startswith("eval_loss")]
+    return {name: (before.get(f"eval_{name}"), after[f"eval_{name}"]) for name in names}
+
+
+def evaluation_at(folder: RunFolder, step: int | None) -> dict[str, Any]:
+    """Returns the line of metrics.jsonl of the evaluation after `step` updates; empty when there is none."""
     lines = [line for line in read_metrics(folder.path) if line["step"] == step and "eval_loss" in line]
-    return {key.split("/", 1)[1]: value for key, value in (lines[-1] if lines else {}).items() if key.startswith("eval_loss/")}
+    return lines[-1] if lines else {}
 
 
 def run_seconds(folder: RunFolder) -> float:
@@ -138,7 +157,8 @@ def make_manifest(
         "run": folder.name,
         "identity": facts["identity"],
         "data": {str(path): digest for path, digest in prepared.input_hashes.items()},
-        "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder)},
+        "working_folder": str(Path.cwd()),
+        "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder), "files": store_files(prepared.folder)},
         "weights": facts["weight_files"],
         "tokenizer": facts["tokenizer_files"],
         "config": {
@@ -146,6 +166,7 @@ def make_manifest(
             for a in folder.attempts()
             if a.config_path.exists()
         },
+        "records": record_files(folder),
         "code": {str(path.relative_to(lineage.ROOT)): atomic.sha256_file(path) for path in lineage.source_files()},
         "commit": lineage.code_commit(),
         "versions": lineage.versions(),
@@ -155,6 +176,25 @@ def make_manifest(
         "result": result,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def store_files(store: Path) -> dict[str, dict[str, Any]]:
+    """Returns size and SHA-256 of every file of a prepared folder; of a part's columns as they were when it was built."""
+    known: dict[str, dict[str, Any]] = {}
+    for meta_path in sorted(store.glob(f"*/{META_NAME}")):
+        columns = json.loads(meta_path.read_text(encoding="utf-8"))["files"]
+        known |= {f"{meta_path.parent.name}/{name}": facts for name, facts in columns.items()}
+    for path in sorted(path for path in store.rglob("*") if path.is_file()):
+        name = str(path.relative_to(store))
+        if name not in known and not any(part.startswith(atomic.TEMPORARY_PREFIX) for part in path.parts):
+            known[name] = {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
+    return known
+
+
+def record_files(folder: RunFolder) -> dict[str, str]:
+    """Returns the SHA-256 of what each attempt that counts wrote of its training, all of it closed by now."""
+    paths = [link.attempt.path / name for link in folder.chain() for name in RECORDS]
+    return {str(path.relative_to(folder.path)): atomic.sha256_file(path) for path in paths if path.is_file()}
 
 
 def weight_files(config: RunConfig) -> list[Path]:

@@ -14,6 +14,7 @@ from configs.errors import RunFailed
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
 from train.distributed import gather_json
+from train.inference import inference
 
 MOST_GRADIENTS = 3
 
@@ -41,14 +42,9 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
     Raises:
         RunFailed: the two losses differ by more than the bound.
     """
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            fast = -module(row).double().mean().item()
-            reference = -module(row, plainly=True).double().mean().item()
-    finally:
-        module.train(was_training)
+    with inference(module):
+        fast = -module(row).double().mean().item()
+        reference = -module(row, plainly=True).double().mean().item()
     bound = REFERENCE_BOUND[precision]
     if not abs(fast - reference) <= bound * max(abs(reference), 1e-8):
         raise RunFailed(

@@ -21,7 +21,7 @@ from train.engines import Engine, build_engine
 from train.export import set_stop_tokens
 from train.guards import ReferenceCheck, check_reference
 from train.inputs import Inputs
-from train.objectives import Objective, build_objective
+from train.objectives import Documents, Objective, build_objective
 from train.optimizer import build_optimizer
 from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
 from train.router import Balanced, Router, routers
@@ -63,9 +63,7 @@ def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learne
     )
     if engine.reads_weights and config.model.path:
         fill(engine, scores, ModelFolder.open(str(staged(Path(config.model.path).expanduser())), base_model(model)), config.training.seed)
-    objective = build_objective(config.objective.name)
-    if router and config.model.router_balance:
-        objective = Balanced(objective, router)
+    objective = make_objective(config, router, Documents.of(inputs.prepared.train))
     return Learner(
         model=model,
         scores=scores,
@@ -78,6 +76,12 @@ def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learne
         attention=reason,
         device_name=torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "CPU",
     )
+
+
+def make_objective(config: RunConfig, router: Router | None, documents: Documents) -> Objective:
+    """Returns the objective of the run for the documents of one part, with the experts' balance where it is asked for."""
+    objective = build_objective(config.objective, documents)
+    return Balanced(objective, router) if router and config.model.router_balance else objective
 
 
 def build_model(config: RunConfig, context: Context, inputs: Inputs, engine: Engine) -> tuple[nn.Module, str]:

@@ -50,11 +50,11 @@ class Hashing:
 
 
 def source_files() -> list[Path]:
-    """Returns every Python and YAML file of our packages."""
+    """Returns every Python file, YAML and template of our packages."""
     return sorted(
         path
         for package in PACKAGES
-        for pattern in ("*.py", "*.yaml")
+        for pattern in ("*.py", "*.yaml", "*.jinja")
         for path in (ROOT / package).rglob(pattern)
         if "__pycache__" not in path.parts
     )

@@ -22,7 +22,7 @@ from train.engines import Engine
 from train.evaluate import Evaluator
 from train.guards import blame_non_finite, describe_rows, find_non_finite_rows
 from train.metrics import Metrics
-from train.objectives import Objective
+from train.objectives import Objective, look_at_window
 from train.optimizer import set_lr
 from train.progress import Progress
 from train.router import Router
@@ -103,6 +103,7 @@ def step(parts: Parts, state: RunState) -> bool:
     set_lr(parts.optimizer, lr)
     # A save that failed behind the training reaches all ranks as a wish to stop; the save at the stop then raises on all.
     stop = parts.stop_wanted() or parts.checkpointer.has_failed
+    look_at_window(parts.objective, parts.module, window)
     outcome = train_step(
         parts.engine,
         parts.module,
@@ -190,11 +191,11 @@ def evaluate(parts: Parts, state: RunState) -> tuple[bool, bool]:
         state.step,
         {
             "eval_loss": result.loss,
-            "perplexity": result.perplexity,
+            **({f"eval_{name}": value for name, value in result.figures.items()} or {"perplexity": result.perplexity}),
             **{f"eval_loss/{source}": loss for source, loss in result.loss_by_source.items()},
         },
     )
-    parts.progress.evaluated(state.step, result.loss)
+    parts.progress.evaluated(state.step, result.loss, result.figures)
     return is_best, True
 
 

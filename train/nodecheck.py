@@ -258,7 +258,7 @@ def _work(place: Place, plan: Plan, ranks: list[list[int]]) -> None:
         try:
             report = _measure(place, plan, team, kinds)
         except Exception as error:  # whatever it is, it is this node's
-            report = {"rank": place.rank, "node": place.node, "problem": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+            report = {"rank": place.rank, "node": place.node, "problem": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         store.set(f"report/{lap}/{place.rank}", json.dumps(report))
         store.wait([f"next/{lap}"], datetime.timedelta(seconds=MEASURE_S))
         said = json.loads(store.get(f"next/{lap}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -59,10 +59,11 @@ class Progress:
             self._shown = now
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
-    def evaluated(self, step: int, eval_loss: float) -> None:
-        """Takes a held-out loss."""
+    def evaluated(self, step: int, eval_loss: float, figures: Mapping[str, float]) -> None:
+        """Takes a held-out loss, and what else was measured."""
         self._last = time.monotonic()
-        self.say(f"before     eval_loss {eval_loss:.3f}" if step == 0 else f"step {step:<6}eval_loss {eval_loss:.3f}")
+        when = "before     " if step == 0 else f"step {step:<6}"
+        self.say("  ".join([f"{when}eval_loss {eval_loss:.3f}", *(f"{name} {value:.3f}" for name, value in figures.items())]))
 
     def saving(self) -> None:
         """Takes note of a checkpoint under way: the time that it took so far is no part of the rate shown."""

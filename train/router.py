@@ -11,7 +11,7 @@ The batch-wise form would depend on all of them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from configs.errors import ConfigError
 from data_pipelines.collate import Batch
 from train.distributed import sum_over_ranks
-from train.objectives import Objective, Term
+from train.objectives import Measured, Objective, Term, look_at_window
 
 _ROUTER_SUFFIXES = ("TopkRouter", "TopKRouter")
 # How a router turns logits into affinities; each proven against the weights that it returns itself.
@@ -189,3 +189,11 @@ class Balanced:
     def loss(self, scores: Tensor, batch: Batch) -> tuple[Term, ...]:
         """Returns the objective's terms and the balance of the forward pass that made `scores`."""
         return (*self._objective.loss(scores, batch), Term("balance", self._router.take_balance(), "documents"))
+
+    def measure(self, scores: Tensor, batch: Batch) -> Measured:
+        """Returns what the objective measures: an evaluation says nothing of balance."""
+        return self._objective.measure(scores, batch)
+
+    def window_stats(self, module: nn.Module, batches: Iterable[Batch]) -> None:
+        """Passes the window on to an objective that asks for it."""
+        look_at_window(self._objective, module, batches)

@@ -22,6 +22,7 @@ from configs.runfolder import Attempt, RunFolder, read_events
 from configs.schema import RunConfig
 from data_pipelines import prompts
 from data_pipelines.fingerprint import tokenizer_files
+from data_pipelines.index import Store
 from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
@@ -38,13 +39,15 @@ from train.failures import continuing_hint
 from train.finish import Finished, finish, weight_files
 from train.inputs import Inputs, read_inputs
 from train.last_words import LastWords
-from train.learner import Learner, build_learner
+from train.learner import Learner, build_learner, make_objective
 from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
+from train.objectives import Documents, build_objective
 from train.pace import Pace
 from train.phases import Phases
 from train.progress import Progress
+from train.reference import References, read_or_compute
 from train.replies import write_replies
 from train.report import write_report
 from train.rollback import roll_back
@@ -195,6 +198,7 @@ class Session:
     facts: dict[str, Any]
     screen: Console | None
     watchdog: Watchdog
+    references: References = References()
 
     @property
     def attempt(self) -> Attempt:
@@ -232,6 +236,7 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
     attempt, is_main = session.attempt, session.context.is_main
     state = RunState()
     note = "new run"
+    session = with_references(session)
     activity.enter("load")
     if session.start.checkpoint is not None:
         saved = checkpoint.load(
@@ -268,6 +273,14 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
             attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))
         return EXIT_CONTINUE, None
     return EXIT_DONE, finish_run(session, state)
+
+
+def with_references(session: Session) -> Session:
+    """Returns the session with the log-probabilities of the reference model, while the weights are still those of the start."""
+    activity.enter("prepare")
+    config, weights = session.request.config, session.facts["weights"]
+    found = read_or_compute(config, session.context, session.inputs, session.learner, weights, session.screen)
+    return dataclasses.replace(session, references=found)
 
 
 def finish_run(session: Session, state: RunState) -> Finished | None:
@@ -317,7 +330,7 @@ def make_progress(session: Session, state: RunState) -> Progress:
 def build_parts(session: Session, state: RunState, stop: StopRequest, progress: Progress) -> Parts:
     """Wires the loop."""
     config, context, learner, inputs = session.request.config, session.context, session.learner, session.inputs
-    store, held_out = inputs.prepared.train, inputs.prepared.validation
+    store, held_out, references = inputs.prepared.train, inputs.prepared.validation, session.references
     dims, micro = learner.engine.dims, learner.rehearsal.micro_batch_size
     order = Order(store.num_rows, store.fingerprint, config.training.seed, config.training.global_batch_size)
     is_main, attempt = context.is_main, session.attempt
@@ -328,7 +341,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         peak_lr=float(config.optimizer.lr),
         engine=learner.engine,
         module=learner.module,
-        objective=learner.objective,
+        objective=make_objective(config, learner.router, Documents.of(store, references.train)),
         router=learner.router,
         optimizer=learner.engine.optimizer,
         store=store,
@@ -344,7 +357,7 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         ),
         ledger=Ledger(store.fingerprint, state.ledger),
         ledger_file=LineFile(attempt.ledger_path) if is_main else None,
-        evaluator=Evaluator(held_out, dims, context.device, micro, inputs.pad_id) if held_out else None,
+        evaluator=make_evaluator(session, held_out, micro) if held_out else None,
         before_evaluation=evaluation_marker(session),
         write_replies=replies_writer(session),
         checkpointer=checkpointer,
@@ -357,6 +370,13 @@ def build_parts(session: Session, state: RunState, stop: StopRequest, progress: 
         stop_wanted=stop_poll(stop, attempt, deadline_of(session, checkpointer), is_main),
         guards=build_guards(session, progress, checkpointer),
     )
+
+
+def make_evaluator(session: Session, held_out: Store, micro_batch_size: int) -> Evaluator:
+    """Returns what measures the objective on the held-out data."""
+    objective = build_objective(session.request.config.objective, Documents.of(held_out, session.references.validation))
+    dims, device = session.learner.engine.dims, session.context.device
+    return Evaluator(held_out, dims, device, micro_batch_size, session.inputs.pad_id, objective)
 
 
 def deadline_of(session: Session, checkpointer: Checkpointer) -> Deadline:

@@ -18,8 +18,9 @@ from configs.schema.execution import (
     TrackerSection,
 )
 from configs.schema.model import ModelSection
+from configs.schema.objective import ObjectiveSection
 from configs.schema.sweep import SweepSection
-from configs.schema.training import LrSchedulerSection, ObjectiveSection, OptimizerSection, TrainingSection
+from configs.schema.training import LrSchedulerSection, OptimizerSection, TrainingSection
 
 
 @dataclass(kw_only=True, slots=True)

@@ -14,7 +14,7 @@ class SourceSection:
     format: str = setting(
         "auto",
         identity=True,
-        choices=("auto", "chat", "sharegpt", "alpaca", "text"),
+        choices=("auto", "chat", "sharegpt", "alpaca", "text", "preference", "kto"),
         help="How a row is read; auto: from its keys.",
     )
     columns: dict[str, str] = setting(

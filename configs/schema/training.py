@@ -8,16 +8,9 @@ from configs.schema.fields import setting
 
 
 @dataclass(kw_only=True, slots=True)
-class ObjectiveSection:
-    name: str = setting(
-        "sft", identity=True, choices=("sft", "cpt"), help="sft: learn the assistant's tokens; cpt: learn every token."
-    )
-
-
-@dataclass(kw_only=True, slots=True)
 class TrainingSection:
     duration: str = setting(
-        "auto", identity=True, help="How long: `3 epochs`, `500 steps` or `2e9 tokens`; auto: 3 epochs for sft, 1 for cpt."
+        "auto", identity=True, help="How long: `3 epochs`, `500 steps` or `2e9 tokens`; auto: 3 epochs for sft, else 1."
     )
     global_batch_size: int = setting(
         32, identity=True, help="Packed rows of `sequence_length` tokens in one optimizer step, over all ranks."
@@ -57,7 +50,7 @@ class TrainingSection:
 @dataclass(kw_only=True, slots=True)
 class OptimizerSection:
     name: str = setting("adamw", identity=True, choices=("adamw", "sgd"), help="adamw (arXiv 1711.05101) or plain sgd.")
-    lr: float | str = setting("auto", identity=True, help="Peak learning rate; auto: 1e-5 full, 1e-4 with lora.")
+    lr: float | str = setting("auto", identity=True, help="Peak learning rate; auto: 1e-5 full, 1e-4 with lora; dpo, kto, simpo 5e-7 and 5e-6, orpo 5e-6 and 5e-5.")
     weight_decay: float = setting(0.01, identity=True, help="Decoupled decay of matrices; never of norms and biases.")
     beta1: float = setting(0.9, identity=True, help="AdamW's decay of the first moment.")
     beta2: float = setting(0.95, identity=True, help="AdamW's decay of the second moment.")

@@ -33,7 +33,7 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     """
     key = columns["messages"]
     turns = list_of(field(row, key), key)
-    messages = [_message(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
+    messages = [message_of(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
     return [
         Chat(
             check_turns(messages, key, role_key=columns["role"]), tools_of(row.get(columns["tools"]), columns["tools"])
@@ -41,7 +41,12 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     ]
 
 
-def _message(turn: Any, key: str, columns: dict[str, str]) -> Message:
+def message_of(turn: Any, key: str, columns: dict[str, str]) -> Message:
+    """Returns one turn; `columns` names its `role` and its `content`.
+
+    Raises:
+        RowProblem: it is not as expected.
+    """
     turn = object_of(turn, key)
     if len(turn) == 2:
         # Nearly every turn of nearly every file is no more than this.

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipelines.json_rows import parse_value
 from data_pipelines.problems import RowProblem, column_names, quoted, type_name
+from data_pipelines.roles import Role
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
@@ -15,10 +16,19 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation as a chat template takes it; `tools` are JSON schemas of functions."""
+    """A conversation as a chat template takes it; `tools` are JSON schemas of functions.
+
+    Attributes:
+        role: what it is to a preference objective.
+        margin: by how much a chosen answer is better; 0 when the row does not say.
+        prompt: of a conversation with a role: how many messages are its prompt, of which nothing is learned.
+    """
 
     messages: list[Message]
     tools: list[Any] | None = None
+    role: Role = Role.PLAIN
+    margin: float = 0.0
+    prompt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

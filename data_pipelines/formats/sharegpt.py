@@ -44,7 +44,7 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     """
     key = columns["conversations"]
     turns = list_of(field(row, key), key)
-    messages = [_message(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
+    messages = [message_of(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
     check_turns(messages, key, role_key=columns["from"])
     system = row.get(columns["system"])
     if system is not None and text_of(system, columns["system"], may_be_empty=True).strip():
@@ -54,7 +54,12 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     return [Chat(messages, tools_of(row.get(columns["tools"]), columns["tools"]))]
 
 
-def _message(turn: Any, key: str, columns: dict[str, str]) -> Message:
+def message_of(turn: Any, key: str, columns: dict[str, str]) -> Message:
+    """Returns one turn; `columns` names its speaker (`from`) and its text (`value`).
+
+    Raises:
+        RowProblem: it is not as expected.
+    """
     turn = object_of(turn, key)
     # Many files of this family use OpenAI's names inside `conversations`.
     from_name = columns["from"] if columns["from"] in turn else "role"

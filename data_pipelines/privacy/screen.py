@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from configs.schema import DataSection
-from data_pipelines.formats.document import Chat, Document, Message, Text
+from data_pipelines.formats.document import Document, Message, Text
 from data_pipelines.privacy.detect import find
 from data_pipelines.privacy.masking import mask
 from data_pipelines.privacy.secret import read_secret
@@ -33,7 +33,7 @@ class Screen:
         counts: Counter[str] = Counter()
         if isinstance(document, Text):
             return Text(self._text(document.text, counts)), counts
-        return Chat([self._message(message, counts) for message in document.messages], document.tools), counts
+        return replace(document, messages=[self._message(message, counts) for message in document.messages]), counts
 
     def _message(self, message: Message, counts: Counter[str]) -> Message:
         return {key: value if key in _NOT_TEXT else self._value(value, counts) for key, value in message.items()}

@@ -26,7 +26,7 @@ from configs.schema import EngineSection, ModelSection, OptimizerSection, Traini
 from train import distributed, models
 from train.attention import VARLEN_CPU
 from train.engines import Engine, build_engine
-from train.objectives import build_objective
+from train.objectives import Sft
 from train.optimizer import build_optimizer
 from train.prove.forked import run_ranks
 from train.rehearsal import worst_batch
@@ -143,7 +143,7 @@ def measure(name: str, precision: str, layers: int) -> dict[str, Any]:
         engine = build_engine(section, training, context)
         scores = Scores(constant_model(layers), precision=precision if engine.autocasts else "fp32")
         module = engine.prepare(scores, lambda named: build_optimizer(OptimizerSection(name="adamw"), named, 1e-4))
-        objective, batch = build_objective("sft"), worst_batch(ROWS, LENGTH, VALUES["vocab_size"], context.device)
+        objective, batch = Sft(), worst_batch(ROWS, LENGTH, VALUES["vocab_size"], context.device)
 
         def micro_batch(last: bool) -> None:
             with engine.micro_batch(last):

@@ -1,13 +1,14 @@
 """What the queue can do to a run, in full counts:  python -m tests.slurm.scenarios NAME [COUNT]
 
     requeued, preempted     at COUNT moments each in start, step, evaluation and save
-    chained                 COUNT preemptions of one run, one after another; goes on where it was interrupted
+    chained                 COUNT preemptions of one run, one after another
     limited                 a time limit shorter than the run
     cut                     the cable of the first node, then of another, pulled during a save
     restarted               the controller away while a run steps, and while it wants to be requeued
     sharded                 ZeRO-2: requeued, preempted, a node killed
 
 Each run must end as the undisturbed one: ledger head, every loss bitwise. Prints one line of JSON: what was counted.
+The first three take as many portions of 25 minutes as they need: the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tests.slurm.survival import DROPOUT, PATIENCE_S, SAVE_EVERY, STEPS, Bench, 
 MOMENTS = ("start", "step", "evaluation", "save")
 # A shard ends by itself before half an hour is over; what it has done is kept here.
 PORTION_S = 1500.0
-KEPT = ROOT / ".cache" / "slurm-chained"
+KEPT = ROOT / ".cache" / "slurm-soak"
 SEED = 3
 PACE = "step=0.2 evaluation=0.4 save=0.3"
 
@@ -45,66 +46,92 @@ def undisturbed(bench: Bench, name: str, *options: str, steps: int = STEPS) -> d
 def requeued(bench: Bench, count: int) -> dict[str, Any]:
     """An administrator's requeue, `count` times in each phase."""
     sizes = ("checkpoint.every=3 steps", "evaluation.every=4 steps")
-    return disturbed(bench, count, Run.requeue, "step=0.1 evaluation=0.3 save=1", 16 + 12 * count, sizes)
+    return disturbed(bench, "requeued", 4 * count, Run.requeue, "step=0.1 evaluation=0.3 save=1", 16 + 12 * count, sizes)
 
 
 def preempted(bench: Bench, count: int) -> dict[str, Any]:
     """A more important job, `count` times in each phase; it takes a second or two to arrive, so phases last longer."""
     # Saves far enough apart that there is something else to meet.
     sizes = ("checkpoint.every=10 steps", "evaluation.every=7 steps")
-    return disturbed(bench, count, Run.preempt, "step=0.6 evaluation=1 save=3", 20 + 40 * count, sizes)
+    return disturbed(bench, "preempted", 4 * count, Run.preempt, "step=0.6 evaluation=1 save=3", 20 + 40 * count, sizes)
 
 
 def disturbed(
-    bench: Bench, count: int, disturb: Callable[[Run], None], pace: str, steps: int, every: tuple[str, ...]
+    bench: Bench, name: str, count: int, disturb: Callable[[Run], None], pace: str, steps: int, every: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One run disturbed 4 x `count` times, in each phase in turn: a start in vain is followed by one with progress."""
-    sizes = (f"training.duration={steps} steps", *every)
-    reference = undisturbed(bench, "alone", *sizes, steps=steps)
-    run = bench.launch("disturbed", 2, 1, DROPOUT, *sizes, pace=pace)
-    chance = random.Random(SEED)
-    for number in range(4 * count):
-        moment = MOMENTS[number % 4]
+    """One run disturbed `count` times, in each phase in turn: a start in vain is followed by one with progress."""
+
+    def befall(run: Run, restart: int, number: int) -> None:
+        chance, moment = random.Random(f"{SEED} {number}"), MOMENTS[number % 4]
         if moment == "start":
-            _wait_for_start(run, number)
+            _wait_for_start(run, restart)
             time.sleep(chance.uniform(0.0, 8.0))
         else:
-            run.wait_for(moment, restart=number, past_step=run.saved_step + 1)
+            run.wait_for(moment, restart=restart, past_step=run.saved_step + 1)
             time.sleep(chance.uniform(0.0, 0.2))
         disturb(run)
-    run.finish()
-    assert facts_of(run.folder, steps) == reference
+
+    run = in_portions(bench, name, count, befall, pace, steps, every)
     redone = steps_redone(run.folder)
     assert max(redone) <= 1, redone
-    assert len(run.starts) == 4 * count + 1, run.starts
-    return {"disturbed": 4 * count, "met": run.met(), "attempts": len(redone) + 1, "steps_redone": max(redone)}
+    # Each job has one start that ends otherwise: the last one's is the end, the others' a stop between two portions.
+    jobs = len({start.job_id for start in run.starts})
+    assert len(run.starts) == count + jobs, run.starts
+    return {"disturbed": count, "met": run.met(), "attempts": len(redone) + 1, "steps_redone": max(redone), "portions": jobs}
 
 
 def chained(bench: Bench, count: int) -> dict[str, Any]:
-    """One run preempted `count` times; its folder stays until all are done, so that an interrupted shard goes on."""
-    steps = 3 * count + 20
-    bench = Bench(bench.cluster, KEPT / str(count))
-    sizes = (f"training.duration={steps} steps", "checkpoint.every=10 steps", "evaluation.every=25 steps")
-    made = bench.made("alone")
-    reference = undisturbed(bench, "alone", *sizes, steps=steps) if made is None else facts_of(made.folder, steps)
-    run = bench.launch("chained", 2, 1, DROPOUT, *sizes, pace="step=0.1")
-    counter = bench.folder / "preempted"
-    before = int(counter.read_text()) if counter.exists() else 0
-    began = time.monotonic()
-    for number in range(count - before):
-        if time.monotonic() - began > PORTION_S:
-            run.wait_for("step", restart=number, past_step=run.saved_step)
-            run.stop()
-            raise SystemExit(f"chained: {before + number} of {count} preemptions so far; the same command goes on")
-        run.wait_for("step", restart=number, past_step=run.saved_step)
+    """One run preempted `count` times."""
+
+    def befall(run: Run, restart: int, number: int) -> None:
+        run.wait_for("step", restart=restart, past_step=run.saved_step)
         run.preempt()
-        counter.write_text(str(before + number + 1))
-    run.finish()
-    assert facts_of(run.folder, steps) == reference
+
+    every = ("checkpoint.every=10 steps", "evaluation.every=25 steps")
+    run = in_portions(bench, "chained", count, befall, "step=0.1", 3 * count + 20, every)
     redone = steps_redone(run.folder)
     assert len(redone) >= count and max(redone) <= 1, redone
-    shutil.rmtree(bench.folder)
     return {"preempted": count, "attempts": len(redone) + 1, "steps_redone": max(redone)}
+
+
+def in_portions(
+    bench: Bench,
+    name: str,
+    count: int,
+    befall: Callable[[Run, int, int], None],
+    pace: str,
+    steps: int,
+    every: tuple[str, ...],
+) -> Run:
+    """Returns a run that `count` things befell and that ended as the one left alone did.
+
+    What is done stays in KEPT: a portion that comes to its end stops the run, and the same command goes on with it.
+
+    Args:
+        bench: where.
+        name: of the run.
+        count: of disturbances.
+        befall: (run, restarts of its newest job so far, number of the disturbance): waits for its moment and disturbs.
+        pace: of both runs' phases. steps: how long they are. every: how often they save and evaluate.
+    """
+    bench = Bench(bench.cluster, KEPT / name)
+    sizes = (f"training.duration={steps} steps", *every)
+    made = bench.made("alone")
+    reference = undisturbed(bench, "alone", *sizes, steps=steps) if made is None else facts_of(made.folder, steps)
+    run = bench.launch(name, 2, 1, DROPOUT, *sizes, pace=pace)
+    counter = bench.folder / "disturbed"
+    before, began = int(counter.read_text()) if counter.exists() else 0, time.monotonic()
+    for restart in range(count - before):
+        number = before + restart
+        if time.monotonic() - began > PORTION_S:
+            run.wait_for("step", restart=restart, past_step=run.saved_step)
+            run.stop()
+            raise SystemExit(f"{name}: {number} of {count} so far; the same command goes on")
+        befall(run, restart, number)
+        counter.write_text(str(number + 1))
+    run.finish()
+    assert facts_of(run.folder, steps) == reference
+    return run
 
 
 def limited(bench: Bench, count: int) -> dict[str, Any]:
@@ -231,7 +258,9 @@ def main(arguments: list[str]) -> int:
     """Runs one scenario on a cluster of its own."""
     name, count = arguments[0], int(arguments[1]) if len(arguments) > 1 else 1
     with tempfile.TemporaryDirectory() as folder, temporary() as cluster:
-        print(json.dumps(SCENARIOS[name](Bench(cluster, Path(folder)), count)))
+        counted = SCENARIOS[name](Bench(cluster, Path(folder)), count)
+    shutil.rmtree(KEPT / name, ignore_errors=True)
+    print(json.dumps(counted))
     return 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from configs import compose
-from configs.runfolder import read_json
+from configs.runfolder import read_json, read_ledger, saved_step
 from launch.records import read_jobs, read_starts
 from launch.sweep import Sweep, all_sweeps, outcomes
 from tests.kills.lab import make_chats, make_tokenizer
@@ -95,6 +95,21 @@ def test_a_grid_is_one_array_and_what_failed_is_retried(slurm: Cluster, place: P
     assert [job.array for job in read_jobs(sweep.path)] == ["0-5%2", "5%2"]
     assert "nothing to retry" in aisc(slurm, place, "runs", "retry", sweep.short)
     check_products(slurm, place, sweep)
+
+
+def test_a_stopped_sweep_saves_what_runs_and_leaves_the_queue(slurm: Cluster, place: Path) -> None:
+    words = ("run.yaml", "-m", "training.seed=range(11,14)", "sweep.throttle=1", "training.duration=4000 steps")
+    said = one_line(aisc(slurm, place, "launch", *words))
+    (sweep,) = [one for one in all_sweeps(place / "runs") if one.name in said]
+    running = sweep.run_of(0)
+    wait_until(lambda: bool(read_ledger(running.path)))
+    said = aisc(slurm, place, "runs", "stop", sweep.short)
+    assert "2 that waited cancelled" in said and "asked attempt 1" in said
+    wait_for_empty_queue(slurm)
+    assert [one.state for one in outcomes(sweep)] == ["stopped", "waiting", "waiting"]
+    assert saved_step(running.path) == len(read_ledger(running.path)) < 4000
+    refused = subprocess.run([AISC, "runs", "stop", sweep.short], cwd=place, env=slurm.env, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0 and "nothing to stop" in refused.stdout + refused.stderr
 
 
 def check_products(cluster: Cluster, place: Path, sweep: Sweep) -> None:

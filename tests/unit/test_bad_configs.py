@@ -120,7 +120,7 @@ COMMAND_LINES: list[tuple[str, list[str]]] = [
     ("training.precision=bf32", ["training.precision=bf32: expected auto | fp32 | bf16 | fp16; did you mean fp32?"]),
     ("engine.shard_size=node", ["engine.shard_size=node: expected a whole number or null"]),
     ("engine.deepspeed=[1]", ["engine.deepspeed=[1]: expected a mapping or text or null"]),
-    ("objective=dpo", ["objective.name=dpo: expected sft | cpt"]),
+    ("objective=ppo", ["objective.name=ppo: expected sft | cpt | dpo | kto | orpo | simpo | reward; did you mean dpo?"]),
     (
         "lr_scheduler=cosin",
         ["lr_scheduler.name=cosin: expected constant | linear | cosine | wsd; did you mean cosine?"],

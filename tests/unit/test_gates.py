@@ -23,10 +23,7 @@ from data_pipelines.split import group_name, hash_key, hold_out, proof
 from tests.kills.lab import make_tokenizer
 
 Row = dict[str, Any]
-WORDS = (
-    "liver lung stage margin node biopsy dose cycle marker mass duct vessel tissue cell protein gene scan contrast fluid "
-    "fever weight pain nausea cough blood sugar kidney bone marrow graft donor trial cohort arm risk median survival"
-).split()
+WORDS = ["liver", "lung", "stage", "margin", "node", "biopsy", "dose", "cycle", "marker", "mass", "duct", "vessel", "tissue", "cell", "protein", "gene", "scan", "contrast", "fluid", "fever", "weight", "pain", "nausea", "cough", "blood", "sugar", "kidney", "bone", "marrow", "graft", "donor", "trial", "cohort", "arm", "risk", "median", "survival"]
 FULL = {ord(c): ord(c) + 0xFEE0 for c in map(chr, range(0x21, 0x7F))}
 TO_SIMPLIFIED, TO_TRADITIONAL = OpenCC("t2s"), OpenCC("s2t")
 QUESTION_ZH = "關於肝癌患者接受標靶藥物治療期間的飲食安排，下列哪一項建議最為恰當？"
@@ -188,6 +185,28 @@ def test_other_evaluation_items_are_another_store(tmp_path: Path, tokenizer: str
     first = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation])
     write(Path(evaluation), [{"question": QUESTION_EN}])
     assert prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation]).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_rows_of_preference_objectives_leave_whole(tmp_path: Path, tokenizer: str, objective: str) -> None:
+    def row(text: str, number: int) -> Row:
+        half, asked = len(text) // 2, {"prompt": [{"role": "user", "content": text}]}
+        if objective == "kto":
+            return asked | {"completion": [{"role": "assistant", "content": text[:half]}], "label": number % 2 == 0}
+        return asked | {"chosen": [{"role": "assistant", "content": text[:half]}], "rejected": [{"role": "assistant", "content": text[half:]}]}
+
+    train, held = texts(20, 21), texts(4, 22)
+    train[4], train[9] = held[1].replace(" ", "  "), QUESTION_EN
+    files = {
+        "train": write(tmp_path / "t.jsonl", [row(text, i) for i, text in enumerate(train)]),
+        "validation": write(tmp_path / "v.jsonl", [row(text, i) for i, text in enumerate(held)]),
+        "decontaminate": [write(tmp_path / "e.jsonl", [{"question": QUESTION_EN}])],
+    }
+    options: dict[str, Any] = {"sequence_length": 1024, "workers": 1, "store": str(tmp_path / "stores"), "duplicates": "drop"}
+    found = prepare(DataSection(**options | files), objective, tokenizer, seed=1)
+    assert lines_of(found.train) == set(range(1, 21)) - {5, 10} and found.train.num_documents == 36
+    assert found.account.duplicates["exact"] + found.account.duplicates["near"] == found.account.contamination["rows"] == 1
+    assert found.account.split["on_both_sides"] == 0
 
 
 def test_evaluation_files_of_every_kind_and_phrases_of_the_benchmark(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from data_pipelines.collate import Batch
-from train.objectives import Term
+from train.objectives.contract import Measured, Term
 
 
 class Sft:
@@ -16,3 +16,7 @@ class Sft:
 
     def loss(self, scores: Tensor, batch: Batch) -> tuple[Term, ...]:
         return (Term("loss", -scores.sum(), "tokens"),)
+
+    def measure(self, scores: Tensor, batch: Batch) -> Measured:
+        source = batch.document_source[batch.target_document.cpu().numpy()]
+        return Measured(source, {"loss": -scores.double().cpu().numpy()})

@@ -27,7 +27,7 @@ from train.distributed import Context
 from train.evaluate import Evaluator
 from train.inputs import Inputs
 from train.learner import Learner, build_learner
-from train.objectives import Objective, Term
+from train.objectives import Measured, Objective, Term
 from train.prove import reference
 from train.prove.cases import Case
 from train.prove.routing import Recorder, Replay, read_routes
@@ -265,6 +265,9 @@ class Spoiled:
     def loss(self, scores: Tensor, batch: Batch) -> tuple[Term, ...]:
         spoiled: Tensor = scores * float("nan") if self.in_loss else _NoNumber.apply(scores)  # type: ignore[no-untyped-call]
         return self.objective.loss(spoiled, batch)
+
+    def measure(self, scores: Tensor, batch: Batch) -> Measured:
+        return self.objective.measure(scores, batch)
 
 
 def set_dropout(model: nn.Module, share: float) -> None:

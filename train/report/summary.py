@@ -20,7 +20,10 @@ def section(run: RunFolder) -> Section:
         before, after = result["eval_loss_before"], result["eval_loss"]
         change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
         rows.append(("held-out loss", f"{_number(before)} before, {_number(after)} exported{change}"))
-        rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
+        figures = result.get("eval_figures", {})
+        rows += [(f"held-out {name}", f"{_number(first)} before, {_number(last)} exported") for name, (first, last) in figures.items()]
+        if not figures:
+            rows.append(("perplexity", f"{_perplexity(before)} before, {_perplexity(after)} exported"))
         by_source = result["eval_loss_by_source"]
         if len(by_source) > 1:
             rows.append(("by source", ", ".join(f"{name} {_number(loss)}" for name, loss in by_source.items())))

@@ -1,0 +1,133 @@
+"""What rows with a prompt and answers to it have in common: the prompt, and an answer as text, turn or list of turns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from data_pipelines.formats import chat, sharegpt
+from data_pipelines.formats.document import Message, list_of, object_of, text_of
+from data_pipelines.json_rows import parse_value
+from data_pipelines.problems import RowProblem, type_name
+
+# Columns of turns, as the formats chat and sharegpt name them.
+TURN_FIELDS = {"role": "role", "content": "content", "from": "from", "value": "value"}
+LABELS = ("label", "kto_tag")
+
+
+def has(row: Message, column: str) -> bool:
+    """Returns whether the row has the column with something in it: tables give every row every column."""
+    return row.get(column) is not None
+
+
+def turns_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
+    """Returns a list of turns, each written as in a chat file or as in a ShareGPT file.
+
+    Raises:
+        RowProblem: not a list of turns.
+    """
+    return [_turn(turn, f"{key}[{i}]", columns) for i, turn in enumerate(list_of(value, key))]
+
+
+def _turn(turn: Any, key: str, columns: dict[str, str]) -> Message:
+    turn = object_of(turn, key)
+    if columns["from"] in turn:
+        return sharegpt.message_of(turn, key, columns)
+    return chat.message_of(turn, key, columns)
+
+
+def answer_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
+    """Returns the turns of an answer: a text is an assistant's turn.
+
+    Raises:
+        RowProblem: empty, or not an answer.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        value = _perhaps_json(value, key)
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": text_of(value, key)}]
+    if isinstance(value, dict):
+        return [_turn(value, key, columns)]
+    return turns_of(value, key, columns)
+
+
+def _perhaps_json(value: str, key: str) -> Any:
+    """Returns the turns that a table's cell holds as JSON; the text itself when it is none."""
+    try:
+        return parse_value(value, key, "a list")
+    except RowProblem:
+        return value
+
+
+def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
+    """Returns the turns before the answers, the system message first; empty when the row has no column for them.
+
+    Raises:
+        RowProblem: they are not as expected, or end with an assistant's turn.
+    """
+    key = next((columns[name] for name in ("prompt", "conversations") if has(row, columns[name])), None)
+    if key is None:
+        return with_system([], row, columns)
+    value = row[key]
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        value = _perhaps_json(value, key)
+    turns = [{"role": "user", "content": text_of(value, key)}] if isinstance(value, str) else turns_of(value, key, columns)
+    if turns[-1]["role"] not in ("user", "tool"):
+        raise RowProblem(key, f"the prompt ends with {_article(turns[-1]['role'])} turn", "end it with the user's")
+    return turns
+
+
+def with_system(turns: list[Message], row: Message, columns: dict[str, str]) -> list[Message]:
+    """Returns `turns` behind the row's `system` text, when it has one.
+
+    Raises:
+        RowProblem: the turns have a system message too, or one that is not the first.
+    """
+    key = columns["system"]
+    if has(row, key) and (system := text_of(row[key], key, may_be_empty=True)).strip():
+        if turns and turns[0]["role"] == "system":
+            raise RowProblem(key, "a second system message", "the turns have one already; keep one of them")
+        turns = [{"role": "system", "content": system}, *turns]
+    if any(turn["role"] == "system" for turn in turns[1:]):
+        raise RowProblem(key, "a system message that is not the first", "put one system message at the start")
+    return turns
+
+
+def check_answer(answer: list[Message], key: str) -> None:
+    """Refuses an answer that is not an assistant's: its turns are the assistant's and its tools', an assistant's last.
+
+    Raises:
+        RowProblem: it is not.
+    """
+    if not answer or answer[-1]["role"] != "assistant":
+        last = f"{_article(answer[-1]['role'])} turn" if answer else "nothing"
+        raise RowProblem(key, f"ends with {last}", "an answer ends with an assistant turn", reason="answer not by the assistant")
+    if answer[0]["role"] != "assistant":
+        raise RowProblem(key, f"starts with {_article(answer[0]['role'])} turn", "an answer is the assistant's")
+    if any(turn["role"] not in ("assistant", "tool") for turn in answer):
+        raise RowProblem(key, "an answer with a user's turn", "put all but the last answer into the prompt")
+
+
+def margin_of(row: Message, column: str) -> float:
+    """Returns by how much the chosen answer is better; 0 when the row does not say.
+
+    Raises:
+        RowProblem: not a finite number.
+    """
+    value = row.get(column)
+    if value is None or value == "":
+        return 0.0
+    if isinstance(value, str):  # a CSV has no numbers
+        try:
+            value = float(value)
+        except ValueError:
+            raise RowProblem(column, "text, not a number", "expected a finite number") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RowProblem(column, f"{type_name(value)}, not a number", "expected a finite number")
+    if not math.isfinite(value):
+        raise RowProblem(column, "not a finite number", "expected a finite number")
+    return float(value)
+
+
+def _article(role: str) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"

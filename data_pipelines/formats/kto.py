@@ -1,0 +1,87 @@
+"""Answers with a label: {"prompt": ..., "completion": ..., "label": true}, {"messages": [...], "label": false}.
+
+`conversations` with `kto_tag`, as LLaMA-Factory writes it, is read too. The completion is the last answer.
+"""
+
+from __future__ import annotations
+
+from data_pipelines.formats.answers import (
+    LABELS,
+    TURN_FIELDS,
+    answer_of,
+    check_answer,
+    has,
+    prompt_of,
+    turns_of,
+    with_system,
+)
+from data_pipelines.formats.document import Chat, Document, Message, field, tools_of
+from data_pipelines.problems import RowProblem, type_name
+from data_pipelines.roles import Role
+
+FIELDS = {
+    "prompt": "prompt",
+    "completion": "completion",
+    "label": "label",
+    "messages": "messages",
+    "conversations": "conversations",
+    "system": "system",
+    "tools": "tools",
+    **TURN_FIELDS,
+}
+REQUIRED = ("prompt", "completion", "label")
+_SPELLINGS = {"true": True, "false": False}
+
+
+def matches(row: Message, columns: dict[str, str]) -> bool:
+    """Returns whether the row's columns are those of this format."""
+    if not any(label in row for label in _labels(columns)):
+        return False
+    names = {name: columns.get(name, column) for name, column in FIELDS.items()}
+    return names["messages"] in row or names["conversations"] in row or {names["prompt"], names["completion"]} <= row.keys()
+
+
+def documents(row: Message, columns: dict[str, str]) -> list[Document]:
+    """Returns the conversation, desirable or undesirable.
+
+    Raises:
+        RowProblem: the label is not true or false, the answer is missing, empty or not the assistant's.
+    """
+    for column in ("chosen", "rejected"):
+        if has(row, column):
+            raise RowProblem(column, "beside a label", "a row is a pair, or one answer with a label")
+    role = Role.DESIRABLE if _label(row, columns) else Role.UNDESIRABLE
+    whole = next((columns[name] for name in ("messages", "conversations") if has(row, columns[name])), None)
+    if whole is not None and not has(row, columns["completion"]):
+        turns = turns_of(row[whole], whole, columns)
+        start = len(turns)
+        while start and turns[start - 1]["role"] in ("assistant", "tool"):
+            start -= 1
+        prompt, answer, key = turns[:start], turns[start:], whole
+    else:
+        key = columns["completion"]
+        answer = answer_of(field(row, key), key, columns)
+        prompt = prompt_of(row, columns)
+    if not any(turn["role"] == "user" for turn in prompt) and answer:
+        raise RowProblem(whole or columns["prompt"], "no prompt", "an answer needs what it answers")
+    check_answer(answer, key)
+    prompt = with_system(prompt, row, columns)
+    tools = tools_of(row.get(columns["tools"]), columns["tools"])
+    return [Chat([*prompt, *answer], tools, role=role, prompt=len(prompt))]
+
+
+def _labels(columns: dict[str, str]) -> tuple[str, ...]:
+    column = columns.get("label", FIELDS["label"])
+    return LABELS if column == FIELDS["label"] else (column,)
+
+
+def _label(row: Message, columns: dict[str, str]) -> bool:
+    names = [name for name in _labels(columns) if has(row, name)]
+    if not names:
+        raise RowProblem(columns["label"], "missing", "expected true or false")
+    value = row[names[0]]
+    if isinstance(value, str):  # a CSV has no other values
+        value = _SPELLINGS.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        raise RowProblem(names[0], f"{type_name(value)}, not true or false", "expected true or false")
+    return value
