@@ -14,6 +14,9 @@ from launch.chain_states import current_states
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Of a cause, in characters; the run's own page has all of it.
+LONGEST = 200
+
 
 def show_chain(screen: Console, chain: ChainFolder) -> None:
     """Prints one line per stage, and where the last model and the release are."""
@@ -33,7 +36,8 @@ def show_chain(screen: Console, chain: ChainFolder) -> None:
 def line_of(chain: ChainFolder, stage: StageState) -> str:
     """Returns what came of a stage: its figures, or why it ended."""
     if stage.state != "done":
-        return stage.cause.splitlines()[0] if stage.cause else ""
+        cause = stage.cause.splitlines()[0] if stage.cause else ""
+        return cause if len(cause) <= LONGEST else cause[: LONGEST - 1] + "…"
     run = RunFolder(chain.path / stage.run)
     took = f"   {stage.ended - stage.began:,.0f} s" if stage.ended and stage.began else ""
     if stage.kind != "train":

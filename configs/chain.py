@@ -21,7 +21,16 @@ from typing import Any
 
 from configs.compose import Attempted, compose_given, set_in_section
 from configs.errors import ConfigError
-from configs.frontdoor import EXPERIMENT, Assignment, Given, assign_section, experiment_path, load_yaml, parse_text, read_override
+from configs.frontdoor import (
+    EXPERIMENT,
+    Assignment,
+    Given,
+    assign_section,
+    experiment_path,
+    load_yaml,
+    parse_text,
+    read_override,
+)
 from configs.schema import RunConfig
 from configs.schema.chain import EvaluateStage, ReleaseStage
 from configs.values import nearest

@@ -17,7 +17,7 @@ from configs.errors import CheckpointError
 from configs.runfolder import RunFolder, state_of
 from launch.chain import ChainFolder, StageState, begin, end, is_done
 from launch.local import die_with_parent
-from launch.stage_job import last_words
+from launch.sweep import last_words
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONTINUE = 0, 1, 75
 # What a stage writes to stderr, beside the terminal; its last error is the chain's.

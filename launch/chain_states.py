@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 from configs.runfolder import state_of
@@ -16,7 +17,7 @@ JOB_STAGES = {"train": "train", "evaluate": "eval", "release": "export"}
 def current_states(chain: ChainFolder) -> list[StageState]:
     """Returns the stages as they are now."""
     states = [_now(chain, copy.deepcopy(stage)) for stage in chain.info().stages]
-    for before, stage in zip(states, states[1:], strict=False):
+    for before, stage in itertools.pairwise(states):
         if stage.state == "waiting" and before.state in ("failed", "cancelled"):
             cause = before.cause if before.state == "cancelled" else f"stage {before.name} failed: {before.cause}"
             stage.cause = f"not begun; {cause.removeprefix('not begun; ')}"
