@@ -138,7 +138,7 @@ def read_dossier(path: Path) -> Dossier:
         status=state_of(path),
         manifest=manifest,
         result=read_json(path / RESULT) or {},
-        config=config if isinstance(config, dict) else {},
+        config={str(name): values for name, values in config.items()} if isinstance(config, dict) else {},
         config_origin=str(frozen[-1].config_path.relative_to(path)),
         account=account,
         account_origin=origin,

@@ -13,6 +13,7 @@ from configs.errors import ConfigError
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
+from train.adapter_fit import check_adapter_fits
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
@@ -141,7 +142,7 @@ def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str,
     with no_init_weights():
         built = _auto_class(is_reward).from_config(config, dtype=dtype, attn_implementation=attention_name)
     built.config.use_cache = False
-    if built.generation_config is not None and (folder / "generation_config.json").is_file():
+    if getattr(built, "generation_config", None) is not None and (folder / "generation_config.json").is_file():
         built.generation_config = type(built.generation_config).from_pretrained(folder, local_files_only=True)
     network: nn.Module = built.train()
     return network
@@ -198,6 +199,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         if not name or not (base / "config.json").is_file():
             raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
     check_weights(base)
+    if adapter.is_file():
+        check_adapter_fits(folder, base)
     if is_classifier(base):
         raise ConfigError(
             f"{base}: holds a reward model, which scores answers and writes none; "

@@ -62,18 +62,12 @@ def _facts(dossier: Dossier) -> tuple[tuple[str, Words], ...]:
     started: Words = (
         (Figure(model_name(str(base)), f"{dossier.config_origin}: model.path"),) if base else ("random weights",)
     )
-    what = (
-        "an adapter: small added weights, used together with the starting model"
-        if kind == "adapter"
-        else f"{kind} model"
-    )
+    what = ": small added weights, used together with the starting model" if kind == "adapter" else " model: all weights"
+    released: Words = (Figure(str(kind), f"{RESULT}: model_kind"), what) if kind else ("nothing yet: the run has no result",)
     return (
         ("Model", (Figure(dossier.name, "name of the run folder"),)),
         ("State of the run", (Figure(str(dossier.status), "attempts/*/exit.json: state, cause"),)),
         ("Started from", started),
         ("Taught", (Figure(TAUGHT.get(objective.text, objective.text), objective.origin),)),
-        (
-            "What is released",
-            (Figure(what, f"{RESULT}: model_kind"),) if kind else ("nothing yet: the run has no result",),
-        ),
+        ("What is released", released),
     )

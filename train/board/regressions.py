@@ -58,33 +58,7 @@ def section(dossier: Dossier) -> BoardSection:
                 f" of {len(pairs) + len(sources)} figures got worse.",
             ),
         )
-    tables = []
-    if pairs:
-        header = (
-            "task",
-            "measure",
-            Figure("starting model", "eval/*.json: tasks.*.metrics.*.value"),
-            Figure("this model", "eval/*.json: tasks.*.metrics.*.value"),
-            "verdict",
-        )
-        caption = (
-            "Tasks on both models. A verdict needs intervals that do not overlap, which is stricter than a paired test."
-        )
-        tables.append(Table(caption, header, tuple(_row(pair) for pair in pairs)))
-    if sources:
-        header = (
-            "held-out data of",
-            Figure("loss before", "attempts/*/metrics.jsonl: eval_loss/* of step 0"),
-            Figure("loss after", "result.json: eval_loss_by_source.*"),
-            "verdict",
-        )
-        tables.append(
-            Table(
-                "Error on held-out data by source; lower is better. Without intervals: a small change shows nothing.",
-                header,
-                sources,
-            )
-        )
+    tables = [*([_tasks_table(pairs)] if pairs else []), *([_sources_table(sources)] if sources else [])]
     return BoardSection(
         "What got worse (against the starting model)",
         "能力退步檢查",
@@ -109,6 +83,22 @@ def compared(dossier: Dossier) -> Iterator[Compared]:
             other, other_at = base[task_name, metric]
             key = f"tasks.{task_name}.metrics.{metric}.value"
             yield Compared(task_name, other, f"{other_at}: {key}", measure, f"{at}: {key}")
+
+
+def _tasks_table(pairs: list[Compared]) -> Table:
+    origin = "eval/*.json: tasks.*.metrics.*.value"
+    caption = (
+        "Tasks on both models. A verdict needs intervals that do not overlap, which is stricter than a paired test."
+    )
+    header = ("task", "measure", Figure("starting model", origin), Figure("this model", origin), "verdict")
+    return Table(caption, header, tuple(_row(pair) for pair in pairs))
+
+
+def _sources_table(rows: tuple[tuple[str | Figure, ...], ...]) -> Table:
+    caption = "Error on held-out data by source; lower is better. Without intervals: a small change shows nothing."
+    before = Figure("loss before", "attempts/*/metrics.jsonl: eval_loss/* of step 0")
+    after = Figure("loss after", "result.json: eval_loss_by_source.*")
+    return Table(caption, ("held-out data of", before, after, "verdict"), rows)
 
 
 def _row(pair: Compared) -> tuple[str | Figure, ...]:
