@@ -370,7 +370,7 @@ def test_a_pair_is_held_out_in_either_order(tmp_path: Path, tokenizer: str) -> N
     """A held-out pair is left out of training, also with its answers swapped."""
     swapped = {"prompt": "question 1", "chosen": "no 1", "rejected": "answer 7"}
     (tmp_path / "held.jsonl").write_text(json.dumps(pair(1)))
-    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"))
+    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"), duplicates="off")
     assert done.account.notes == ["2 training pairs are also in data.validation: left out of training"]
     assert done.account.documents == 1
 
