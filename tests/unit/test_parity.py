@@ -143,8 +143,10 @@ def test_a_wrong_scaling_in_the_exported_adapter_is_refused(
     trained = trained_adapter(tmp_path / "adapter", base, tokens, method)
     path = tmp_path / "adapter" / "adapter_config.json"
     values = json.loads(path.read_text())
+    # Far too large a scale saturates: then it is the logits that show it, within the wide bound of bfloat16.
+    cause = "wrong alpha / rank" if dtype == "float32" else "wrong alpha / rank|logits differ"
     path.write_text(json.dumps({**values, "lora_alpha": values["lora_alpha"] * factor}))
-    with pytest.raises(RunFailed, match="wrong alpha / rank"):
+    with pytest.raises(RunFailed, match=cause):
         convert(tmp_path / "adapter", tmp_path / "out", merge=True, dtype_name=dtype, trained=trained)
     assert not (tmp_path / "out").exists()
 
@@ -240,7 +242,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, tokens
     tokens_file = base / "tokenizer.json"
     values = json.loads(tokens_file.read_text())
     added = {"content": "<|new|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    values["added_tokens"] += [{**added, "id": VOCABULARY + i, "content": f"<|new{i}|>"} for i in range(3)]
+    values["added_tokens"] += [{**added, "id": VOCABULARY + i, "content": f"<|new{i}|>"} for i in range(10)]
     tokens_file.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="embedding has 400 rows"):
         convert(base, tmp_path / "out", merge=False, dtype_name=None)
