@@ -68,9 +68,9 @@ def load(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def trained_adapter(folder: Path, base: Path, tokenizer: Any, method: str = "lora") -> Trained:
+def trained_adapter(folder: Path, base: Path, tokenizer: Any, method: str = "lora", **fields: Any) -> Trained:
     """An adapter with trained weights, in memory and exported to `folder`."""
-    section = AdapterSection(name="lora", rank=4, alpha=8.0, **METHODS[method])
+    section = AdapterSection(name="lora", rank=4, alpha=8.0, **METHODS[method], **fields)
     model: Any = attach(load(base), section, seed=1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -81,17 +81,19 @@ def trained_adapter(folder: Path, base: Path, tokenizer: Any, method: str = "lor
     return Trained(model, tokenizer, GATE)
 
 
-RECIPES = [(kind, method) for kind in SHAPES for method in ("none", *METHODS) if (kind, method) != ("llama", "head")]
+# peft trains no second copy of a tied head well, so `head` needs a model without one. DoRA knows no experts in one tensor.
+RECIPES = [(kind, method, "float32") for kind in SHAPES for method in ("none", *METHODS) if (kind, method) != ("llama", "head")]
+RECIPES += [(kind, method, "bfloat16") for kind in SHAPES for method in ("none", "lora")]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("kind", "method"), RECIPES)
+@pytest.mark.parametrize(("kind", "method", "dtype"), RECIPES)
 def test_every_recipe_passes(tmp_path: Path, tokens: Any, kind: str, method: str, dtype: str) -> None:
     base = make_base(tmp_path / "base", kind, tokens)
     if method == "none":
         source, trained = base, Trained(load(base), tokens, GATE)
     else:
-        source, trained = tmp_path / "adapter", trained_adapter(tmp_path / "adapter", base, tokens, method)
+        fields = {"target_modules": ["kv_b_proj", "o_proj"]} if (kind, method) == ("deepseek_v3", "dora") else {}
+        source, trained = tmp_path / "adapter", trained_adapter(tmp_path / "adapter", base, tokens, method, **fields)
     exported = convert(source, tmp_path / "out", merge=method != "none", dtype_name=dtype, trained=trained)
     assert exported.parity is not None and exported.parity["logits"] <= exported.parity["bound"]
     assert exported.parity["written"] <= 1e-5
