@@ -80,6 +80,9 @@ def make_plan(arguments: Sequence[str], load: Loader) -> ChainPlan:
         config.run.name, config.run.dir = f"{read.stem}-{stage.name}", str(chain.path)
         stages.append(StagePlan(stage.name, one, config, identities[number], merges[number]))
     last = {EVALUATE: read.evaluate, RELEASE: read.release}
+    if read.release is not None:  # export knows the sources of the last run only
+        named = stages[-1].config.data.named_sources()
+        read.release.licences = {name: text for name, text in read.release.licences.items() if name in named}
     return ChainPlan(chain, read.stem, stages, {key: value.words() for key, value in last.items() if value is not None})
 
 
@@ -97,7 +100,7 @@ def check_stages(read: Chain, load: Loader) -> list[Given | GivenForCluster]:
             given.append(load(stage.attempted))
         except ConfigError as error:
             found[stage.name] = error.problems
-    problems = [*join_problems(found), *read.problems, *_unknown_tasks(read)]
+    problems = [*join_problems(found), *read.problems, *_unknown_tasks(read), *_missing_licences(read)]
     if problems:
         raise ConfigError(problems)
     return given
@@ -112,6 +115,23 @@ def _unknown_tasks(read: Chain) -> list[str]:
     except UserError as error:
         return [f"stages.{EVALUATE}: {line}" for line in str(error).splitlines()]
     return []
+
+
+def _missing_licences(read: Chain) -> list[str]:
+    """Returns the sources of all stages whose licence nobody says: a model made from them cannot be released."""
+    if read.release is None:
+        return []
+    found = []
+    for stage in read.stages:
+        data = stage.attempted.config.data
+        said = {**{name: source.licence for name, source in data.sources.items() if source.licence}, **read.release.licences}
+        found += [
+            f"stages.{RELEASE}: no licence for source {name} of stage {stage.name}; expected data.licence, data.sources.NAME.licence "
+            f"or stages.{RELEASE}.licences.{name}=LICENCE"
+            for name in data.named_sources()
+            if not data.licence.strip() and not said.get(name, "").strip()
+        ]
+    return found
 
 
 def _identity(config: RunConfig, stages: Sequence[Stage], number: int) -> str:

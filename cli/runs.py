@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
     if verb in ("show", "retry", "stop") and not options.keys() & set(FLAGS) and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
-    if verb == "show" and not options.keys() & set(FLAGS) and (chain := find_chain(names[0], parent)) is not None:
+    if verb == "show" and not options.keys() & set(FLAGS) and (chain := chain_meant(names[0], parent)) is not None:
         importlib.import_module("cli.chain_table").show_chain(screen, chain)
         return 0
     runs = [find_run(name, parent) for name in names]
@@ -95,6 +95,18 @@ def sweep_meant(text: str, parent: Path) -> Sweep | None:
         find_run(text, parent)
     except UserError:
         return sweep
+    return None
+
+
+def chain_meant(text: str, parent: Path) -> ChainFolder | None:
+    """Returns the chain that `text` means; by the first part of its name only when no run is meant."""
+    chain = find_chain(text, parent)
+    if chain is None or text in (chain.name, chain.short) or Path(text).expanduser() == chain.path:
+        return chain
+    try:
+        find_run(text, parent)
+    except UserError:
+        return chain
     return None
 
 

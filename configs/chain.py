@@ -39,7 +39,8 @@ KEY = "stages"
 EVALUATE, RELEASE = "evaluate", "release"
 # What comes after all training, in this order.
 LAST = (EVALUATE, RELEASE)
-_KEY_LINE = re.compile(rf"^\s*\{{?\s*([\"']?){KEY}\1\s*:", re.MULTILINE)
+# At the start of a line, or anywhere in a file that is one mapping in braces: most files need not be parsed.
+_KEY_LINE = re.compile(rf"(?:^|\A\s*\{{.*)([\"']?){KEY}\1\s*:", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Of a later stage's model the chain sets these: it is what the stage before wrote.
 PUT_IN = ("path", "preset", "arch", "random_weights")
