@@ -123,6 +123,7 @@ VERBS = {
         (
             "aisc runs [list]                              every run, with what Slurm does with it now",
             "aisc runs show RUN|JOBID [--replies]          what happened, what to do, what came out",
+            "aisc runs show RUN --board | --paper          a page for those who sign, figures and tables for a paper",
             "aisc runs follow RUN                          what it prints, until it ends; Ctrl-C leaves it running",
             "aisc runs stop RUN                            saves first; is not requeued",
             "aisc runs resume RUN                          into the queue again, from its newest checkpoint",
@@ -153,12 +154,17 @@ VERBS = {
         },
     ),
     "export": Verb(
-        "merge, convert; refused unless outputs agree",
-        ("aisc export RUN [--merge] [--dtype bfloat16|float32] [--to FOLDER]",),
+        "merge, convert, release; refused unless outputs agree",
+        (
+            "aisc export RUN [--merge] [--dtype bfloat16|float32] [--to FOLDER]",
+            "aisc export RUN --release [--merge]           model, cards, board page, paper kit in RUN/release",
+        ),
         {
             "--merge": "base and adapter as one model",
             "--dtype TYPE": "type of the weights written; that of the base model without it",
             "--to FOLDER": "where it goes; RUN/export without it",
+            "--release": "all that can be given away, with its evidence; nothing unless every check passes",
+            "--licence SOURCE=TEXT": "what its owner allows, where the YAML has no data.licence",
         },
     ),
     "verify": Verb(

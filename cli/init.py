@@ -17,6 +17,11 @@ from configs.errors import ConfigError, UserError
 # From this size on, adapters are the default: full fine-tuning takes about 16 bytes per parameter.
 LORA_FROM_BYTES = 4 * 2**30
 SHORTEST, LONGEST = 256, 8192
+# What an objective other than sft and cpt is for, where a file's rows ask for one.
+OBJECTIVES = {
+    "dpo": "the better of two answers; orpo, simpo and reward learn from the same rows",
+    "kto": "answers marked good or bad",
+}
 GROUP_NAMES = ("patient_id", "patient", "conversation", "conversation_id", "user_id", "document_id", "group", "case_id")
 
 
@@ -76,7 +81,7 @@ def from_looking(model: str, data: str, target: Path) -> str:
     lines = [
         (f"model: {quoted(model)}", f"{values.get('model_type', '?')}, {weights / 2**30:.1f} GiB of weights"),
         (f"adapter: {adapter}", "lora: adapters of rank 16; none: every weight is trained"),
-        (f"objective: {'cpt' if seen.format == 'text' else 'sft'}", "sft learns the assistant's turns, cpt every token"),
+        (f"objective: {seen.objective}", OBJECTIVES.get(seen.objective, "sft learns the assistant's turns, cpt every token")),
         ("data:", ""),
         (f"  train: {quoted(data)}", f"{seen.format}, about {seen.rows:,} rows"),
         ("  validation: 5%", "held out, evaluated before, during and after"),
@@ -84,7 +89,7 @@ def from_looking(model: str, data: str, target: Path) -> str:
         (f"  sequence_length: {length}", f"longest of {seen.sampled:,} rows looked at: {seen.longest:,} tokens"),
         ("  overlength: error", "or truncate, drop, split: counted"),
         ("training:", ""),
-        (f"  duration: {compose.DEFAULT_DURATION['cpt' if seen.format == 'text' else 'sft']}", "or 500 steps, 2e9 tokens"),
+        (f"  duration: {compose.DEFAULT_DURATION[seen.objective]}", "or 500 steps, 2e9 tokens"),
         ("  global_batch_size: 32", "packed rows per optimizer step, over all GPUs"),
         ("  seed: 1", ""),
         ("optimizer: {lr: auto}", "1e-5 for every weight, 1e-4 for lora"),

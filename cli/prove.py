@@ -14,6 +14,7 @@ from configs.atomic import write_json
 from configs.errors import ConfigError, UserError
 from configs.facts import facts_of
 from configs.rules import check
+from configs.schema.objective import PREFERENCE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,13 @@ def read_asked(options: dict[str, str], rest: list[str]) -> Asked:
     if is_reduced and not config.model.path and config.model.arch:
         config.model.random_weights = True
     resolved = compose.resolve(config, facts)
+    if resolved.config.objective.name in PREFERENCE:
+        attempted.add(
+            [
+                f"objective={resolved.config.objective.name}: prove compares a likelihood with a plain loop; prove the same "
+                "model and engine with objective=sft on chats (what preferences add is tested in tests/distributed)"
+            ]
+        )
     # Weights need not be there for a small shape of the model; its files of data must.
     found = check(resolved.config, facts, trains=True)
     attempted.add([line for line in found if not is_reduced or not line.startswith("model.path=")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 VERBS = ("list", "show", "follow", "stop", "resume", "retry", "compare", "goodput")
 SHOWN_EVENTS = 20
+# What `show` does instead of telling what happened.
+FLAGS = ("--replies", "--board", "--paper")
 # Left out of the list from the right on a terminal that is too narrow for all.
 COLUMNS = ("RUN", "STATE", "STEP", "EVAL_LOSS", "LEFT", "GPU-h", "TRAINED")
 ORDER = ("RUN", "STATE", "STEP", "EVAL_LOSS", "GPU-h", "TRAINED", "LEFT")
@@ -36,7 +38,7 @@ RIGHT = ("GPU-h", "TRAINED", "LEFT")
 def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     values = ("--svg", "--project", "--month", "run.dir")
-    options, words = split_values(arguments, values=values, flags=("--replies",))
+    options, words = split_values(arguments, values=values, flags=FLAGS)
     verb, names = (words[0], words[1:]) if words and words[0] in VERBS else ("list" if not words else "show", words)
     parent = runs_dir(options.get("run.dir"))
     screen = console()
@@ -48,13 +50,16 @@ def main(arguments: list[str]) -> int:
         return code
     if not names:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
-    if verb in ("show", "retry", "stop") and "--replies" not in options and (sweep := sweep_meant(names[0], parent)) is not None:
+    if verb in ("show", "retry", "stop") and not options.keys() & set(FLAGS) and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
         compare(screen, runs, options.get("--svg"))
     elif verb == "show" and "--replies" in options:
         show_replies(screen, runs[0])
+    elif verb == "show" and options.keys() & {"--board", "--paper"}:
+        for run in runs:
+            write_pages(screen, run, options)
     elif verb == "show":
         for run in runs:
             show(screen, run)
@@ -200,6 +205,20 @@ def show_replies(screen: Console, run: RunFolder) -> None:
         for label, step in ((f"step {first}", first), (f"step {last}", last)):
             screen.print(Text(f"{label:<9}{of_step[step]['reply']!s}"), soft_wrap=True)
         screen.print(Text(f"{'corpus':<9}{of_step[first]['answer']}\n", style="dim"), soft_wrap=True)
+
+
+def write_pages(screen: Console, run: RunFolder, options: Mapping[str, str]) -> None:
+    """Writes what is asked for into the run's folder, the page for a board or the kit for a paper, and says where it is."""
+    if "--board" in options:
+        from train.board import write_board
+
+        for path in write_board(run.path, run.path):
+            screen.print(Text(f"board    {path}   private (0600); prints on A4"), soft_wrap=True)
+    if "--paper" in options:
+        from train.paper import FOLDER, write_paper
+
+        written = write_paper(run.path, run.path)
+        screen.print(Text(f"paper    {run.path / FOLDER}   {len(written)} files: {', '.join(path.name for path in written)}"), soft_wrap=True)
 
 
 def compare(screen: Console, runs: list[RunFolder], svg: str | None) -> None:

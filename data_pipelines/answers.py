@@ -6,6 +6,7 @@ written: the same prompt with the completion of the next row. Only the completio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import DataSection
 from data_pipelines.formats.document import Chat, Document
+from data_pipelines.privacy.screen import Screen
 from data_pipelines.problems import WHOLE_ROW, RowProblem
 from data_pipelines.roles import Role, is_preference
 from data_pipelines.split import hash_bytes
@@ -168,6 +170,18 @@ def _unequal(tokens: Iterable[Tokens], prompt: int) -> RowProblem | None:
         if np.array_equal(first.ids, other.ids):
             return RowProblem(WHOLE_ROW, "both answers are the same text", "nothing can be preferred; leave this row out")
     return None
+
+
+def screened_answers(screen: Screen, documents: Sequence[Document]) -> list[tuple[Document, Counter[str]]]:
+    """Returns the documents of one row as they may be learned, and their identifiers; those of the prompt count once."""
+    first, counts = screen.screened(documents[0])
+    made = [(first, counts)]
+    for document in documents[1:]:
+        assert isinstance(first, Chat) and isinstance(document, Chat)
+        answer, counts = screen.screened(replace(document, messages=document.messages[document.prompt :]))
+        assert isinstance(answer, Chat)
+        made.append((replace(answer, messages=[*first.messages[: document.prompt], *answer.messages]), counts))
+    return made
 
 
 def check_options(data: DataSection, objective: str) -> None:

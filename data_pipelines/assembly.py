@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from configs.schema import DataSection
-from data_pipelines.account import Account, SourceAccount
+from data_pipelines.account import KINDS, Account, SourceAccount
 from data_pipelines.gates import Overlap, leaks_account
 from data_pipelines.index import Store
 from data_pipelines.mismatches import fill_labelled
@@ -71,10 +71,11 @@ class Assembly:
         both = np.isin(self._found.groups, self._found.groups[from_file]) & ~from_file
         if self._data.group_by and both.any():
             groups = len(np.unique(self._found.groups[both]))
-            lines = ", ".join(f"{line:,}" for line in self._found.rows[both][:5])
+            rows = list(dict.fromkeys(self._found.rows[both].tolist()))
+            lines = ", ".join(f"{line:,}" for line in rows[:5])
             raise DataError(
                 f"data.validation: {groups:,} values of {self._data.group_by} are held out and trained on too "
-                f"(training lines {lines}{', ...' if both.sum() > 5 else ''}); keep each on one side"
+                f"(training lines {lines}{', ...' if len(rows) > 5 else ''}); keep each on one side"
             )
         return both
 
@@ -189,7 +190,8 @@ class Assembly:
             account.sources[name] = self._source_account(number, name, times, bad.get(name, {}), account.tokens)
         duplicates = int(self.duplicates.sum()) // self._per_item
         if duplicates and not self._overlap:
-            account.notes.append(f"{duplicates:,} training documents are also in data.validation: left out of training")
+            what = "documents" if found.answers is None else KINDS[objective]
+            account.notes.append(f"{duplicates:,} training {what} are also in data.validation: left out of training")
         return account
 
     def _source_account(

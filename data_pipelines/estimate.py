@@ -20,14 +20,16 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from configs.schema import DataSection
-from data_pipelines.formats import columns_of, detect, expected
+from data_pipelines.formats import check_format, columns_of, detect, expected
 from data_pipelines.problems import RowProblem, column_names
-from data_pipelines.reading import FileFormat, Reader, Task
+from data_pipelines.reading import ChunkResult, FileFormat, Reader, Task
 from data_pipelines.rows import rows_of
 from data_pipelines.sources import COMPRESSED, Chunk, InputFile, find_files, read_chunks
 from data_pipelines.split import share_of
 from data_pipelines.tokenize import Encoder, read_template, template_of
 
+# Objective that a file of a format is for; others are for sft.
+OBJECTIVE_OF = {"text": "cpt", "preference": "dpo", "kto": "kto"}
 # Per source: places looked at in its files, and bytes or rows read at each.
 PLACES = 48
 _PLACE_BYTES = 32 << 10
@@ -57,9 +59,13 @@ class _Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a sample of one data section's rows shows: their format and columns; about how many; the longest, in tokens."""
+    """What a sample of one data section's rows shows: their format and columns; about how many; the longest, in tokens.
+
+    `objective` is one that learns from such rows.
+    """
 
     format: str
+    objective: str
     columns: list[str]
     rows: int
     sampled: int
@@ -119,7 +125,7 @@ def estimate(
 
     Args:
         data: the section.
-        objective: sft or cpt.
+        objective: name of the objective.
         tokenizer_path: folder with tokenizer.json.
         files: the training files.
         seed: of the sample.
@@ -165,11 +171,20 @@ def look(data: DataSection, tokenizer_path: str) -> Look:
     if form is None:
         keys = column_names(rows[0]) if rows else "nothing that can be read"
         raise DataError(f"{data.train}: format not recognised ({keys}); expected {expected()}")
-    reader = _reader(replace(data, sequence_length=1 << 30), "cpt" if form == "text" else "sft", tokenizer_path, files)
+    reader = _reader(replace(data, sequence_length=1 << 30), OBJECTIVE_OF.get(form, "sft"), tokenizer_path, files)
     file_format = FileFormat(form, columns_of(form, {}, files[0].source))
-    lengths = [int(n) for chunk in chunks for n in reader.read(Task(chunk, file_format)).lengths]
+    lengths = [n for chunk in chunks for n in _lengths(reader.read(Task(chunk, file_format)))]
     columns = [str(key) for key in rows[0]]
-    return Look(form, columns, round(len(rows) * factor), len(rows), max(lengths, default=0))
+    return Look(form, OBJECTIVE_OF.get(form, "sft"), columns, round(len(rows) * factor), len(rows), max(lengths, default=0))
+
+
+def _lengths(result: ChunkResult) -> list[int]:
+    """Returns the tokens that each row of `result` takes in a packed row."""
+    if result.answers is None:
+        return [int(n) for n in result.lengths]
+    per_item = result.answers.per_item
+    own = result.lengths.reshape(-1, per_item).sum(axis=1)
+    return [int(n) for n in (own if per_item > 1 else 2 * own)]
 
 
 def _reader(data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile]) -> Reader:
@@ -192,19 +207,24 @@ def _look(reader: Reader, chunks: list[Chunk], file: InputFile, form: str, colum
     """Returns the sums over the usable documents of `chunks`; rows that `prepare` would refuse count nothing."""
     found = _Sampled()
     for chunk in chunks:
-        name = form if form != "auto" else _detected(chunk, file, columns)
-        if name is None or (name != "text" and reader.template is None):
+        name = form if form != "auto" else _detected(chunk, file, columns, reader.objective)
+        if name is None:
+            continue
+        check_format(name, reader.objective, file.path)
+        if name != "text" and reader.template is None:
             continue
         result = reader.read(Task(chunk, FileFormat(name, columns_of(name, columns, file.source))))
-        found.tokens += len(result.ids)
-        found.supervised += int(np.count_nonzero(result.mask))
-        found.documents += len(result.lengths)
+        # An answer with a label is written twice, the second time with another row's completion.
+        times = 2 if result.answers is not None and result.answers.per_item == 1 else 1
+        found.tokens += len(result.ids) * times
+        found.supervised += int(np.count_nonzero(result.mask)) * times
+        found.documents += len(result.lengths) // (result.answers.per_item if result.answers is not None else 1)
     return found
 
 
-def _detected(chunk: Chunk, file: InputFile, columns: dict[str, str]) -> str | None:
+def _detected(chunk: Chunk, file: InputFile, columns: dict[str, str], objective: str) -> str | None:
     rows = (row for _, row in rows_of(chunk, file.kind) if not isinstance(row, RowProblem))
-    return next((name for row in rows if (name := detect(row, columns))), None)
+    return next((name for row in rows if (name := detect(row, columns, objective))), None)
 
 
 def _is_plain(file: InputFile) -> bool:

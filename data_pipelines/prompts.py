@@ -10,6 +10,7 @@ import numpy as np
 from configs.schema import DataSection
 from data_pipelines.formats.document import Message
 from data_pipelines.index import Store
+from data_pipelines.roles import Role
 from data_pipelines.split import keyed
 from data_pipelines.tokenize import read_template, template_of
 
@@ -58,6 +59,8 @@ def held_out_prompts(validation: Store | None, count: int) -> list[HeldOut]:
     if validation is None or not validation.num_documents:
         return []
     order = np.argsort(keyed(validation.document_group.astype(np.int64), "prompts"), kind="stable")
+    if validation.document_role is not None:  # of answers to one prompt, the one to learn
+        order = order[np.isin(validation.document_role[order], (Role.CHOSEN, Role.DESIRABLE))]
     made: list[HeldOut] = []
     for document in order:
         if len(made) == count:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.answers import Answers, Item, Mark, answer_only, items_of
+from data_pipelines.answers import Answers, Item, Mark, answer_only, items_of, screened_answers
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat, Document, Text
 from data_pipelines.gates import CONTAMINATED, Gates, Looked
@@ -139,7 +139,7 @@ class Reader:
             try:
                 group = self._group(row)
                 documents = self._documents(row, task.format)
-                screened = [self._screened(document) for document in documents]
+                screened = self._screened(documents)
                 ready = [self._render(document) for document, _ in screened]
             except RowProblem as problem:
                 result.bad.append(bad_row(file, line, problem))
@@ -177,8 +177,12 @@ class Reader:
     def has_roles(self) -> bool:
         return is_preference(self.objective)
 
-    def _screened(self, document: Document) -> tuple[Document, Counter[str]]:
-        return self.screen.screened(document) if self.screen else (document, Counter())
+    def _screened(self, documents: list[Document]) -> list[tuple[Document, Counter[str]]]:
+        if self.screen is None:
+            return [(document, Counter()) for document in documents]
+        if self.has_roles:
+            return screened_answers(self.screen, documents)
+        return [self.screen.screened(document) for document in documents]
 
     def _documents(self, row: dict[str, Any], form: FileFormat | None) -> list[Document]:
         assert form is not None  # a chunk with a row that parses has shown the format

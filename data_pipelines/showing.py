@@ -10,6 +10,7 @@ import numpy as np
 
 from data_pipelines.collate import IGNORED, Batch
 from data_pipelines.index import Store
+from data_pipelines.roles import Role
 
 BAR_WIDTH = 40
 
@@ -53,8 +54,9 @@ def parts_of(batch: Batch, store: Store, tokenizer: Any) -> list[list[Part]]:
         else:
             source, line = store.origin(document)
             learned = [label != IGNORED for label in labels[begin:end]]
+            role = "" if store.document_role is None else f", {Role(int(store.document_role[document])).name.lower()}"
             pieces = tuple(pieces_of(ids[begin:end], learned, tokenizer))
-            part = Part(f"{source}, row {line:,}", end - begin, sum(learned), pieces)
+            part = Part(f"{source}, row {line:,}{role}", end - begin, sum(learned), pieces)
         rows[begin // length].append(part)
     return rows
 

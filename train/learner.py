@@ -24,6 +24,7 @@ from train.inputs import Inputs
 from train.objectives import Documents, Objective, build_objective
 from train.optimizer import build_optimizer
 from train.rehearsal import Rehearsal, choose_micro_batch, rehearse, total_memory_bytes, worst_batch
+from train.reward_scores import HeadedFolder, RewardScores, add_head, check_head, set_padding
 from train.router import Balanced, Router, routers
 from train.scores import Scores, base_model
 from train.weights import ModelFolder, fill
@@ -57,12 +58,16 @@ def build_learner(config: RunConfig, context: Context, inputs: Inputs) -> Learne
     model, reason = build_model(config, context, inputs, engine)
     router = Router(model, weight=config.model.router_balance) if routers(model) else None
     precision = config.training.precision if engine.autocasts else "fp32"
-    scores = Scores(model, precision=precision, router=router)
+    is_reward = config.objective.name == "reward"
+    scores = (RewardScores if is_reward else Scores)(model, precision=precision, router=router)
     module = engine.prepare(
         scores, lambda named: build_optimizer(config.optimizer, named, float(config.optimizer.lr))
     )
     if engine.reads_weights and config.model.path:
-        fill(engine, scores, ModelFolder.open(str(staged(Path(config.model.path).expanduser())), base_model(model)), config.training.seed)
+        folder = ModelFolder.open(str(staged(Path(config.model.path).expanduser())), base_model(model))
+        if is_reward:
+            folder = HeadedFolder.around(folder, model, config.training.seed)
+        fill(engine, scores, folder, config.training.seed)
     objective = make_objective(config, router, Documents.of(inputs.prepared.train))
     return Learner(
         model=model,
@@ -96,16 +101,29 @@ def build_model(config: RunConfig, context: Context, inputs: Inputs, engine: Eng
         device=context.device,
         precision=config.training.precision,
     )
+    is_reward = config.objective.name == "reward"
+    if is_reward and config.model.path:
+        check_head(config.model.path)
     if engine.loads_shards and config.model.path:
         with engine.construction():
-            model = models.empty_model(config.model, dtype=dtype, attention_name=kernel)
+            model = models.empty_model(config.model, dtype=dtype, attention_name=kernel, is_reward=is_reward)
         model.tie_weights()  # type: ignore[operator]  # where parameters are replaced as they are made, tied ones part
     else:
         model = models.load_model(
-            config.model, dtype=dtype, attention_name=kernel, device=engine.weights_device, seed=config.training.seed
+            config.model,
+            dtype=dtype,
+            attention_name=kernel,
+            device=engine.weights_device,
+            seed=config.training.seed,
+            is_reward=is_reward,
         )
+        if is_reward:
+            add_head(model, config.model.path, config.training.seed)
     models.check_vocabulary(model, inputs.tokenizer)
-    set_stop_tokens(model, inputs.stop_ids, inputs.pad_id)
+    if is_reward:
+        set_padding(model, inputs.pad_id, inputs.stop_ids)
+    else:
+        set_stop_tokens(model, inputs.stop_ids, inputs.pad_id)
     model = adapters.attach(model, config.adapter, config.training.seed)
     adapters.recompute_activations(model, config.training.gradient_checkpointing)
     return model, reason

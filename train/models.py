@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from configs.errors import ConfigError
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
+from train.adapter_fit import check_adapter_fits
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
@@ -61,7 +63,13 @@ def check_weights(folder: Path) -> list[Path]:
 
 
 def load_model(
-    model: ModelSection, *, dtype: torch.dtype, attention_name: str, device: torch.device, seed: int
+    model: ModelSection,
+    *,
+    dtype: torch.dtype,
+    attention_name: str,
+    device: torch.device,
+    seed: int,
+    is_reward: bool = False,
 ) -> nn.Module:
     """Returns the causal language model in training mode, on `device`.
 
@@ -71,22 +79,24 @@ def load_model(
         attention_name: as returned by `attention.choose`.
         device: where the weights go.
         seed: of random weights; every rank draws the same.
+        is_reward: a classifier with one label instead, whose head the caller draws when the folder has none.
     """
     quiet_libraries()
     attention.register()
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     if model.path:
         folder = Path(model.path).expanduser()
         check_weights(folder)
         try:
-            loaded = AutoModelForCausalLM.from_pretrained(
+            loaded = _auto_class(is_reward).from_pretrained(
                 staged(folder),
                 dtype=dtype,
                 attn_implementation=attention_name,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                **({"num_labels": 1} if is_reward else {}),
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.path={folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
@@ -94,16 +104,22 @@ def load_model(
         loaded.name_or_path = loaded.config._name_or_path = str(folder)
     else:
         values = dict(model.arch)
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        config = AutoConfig.for_model(values.pop("model_type"), **values, **({"num_labels": 1} if is_reward else {}))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            loaded = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention_name)
+            loaded = _auto_class(is_reward).from_config(config, dtype=dtype, attn_implementation=attention_name)
     loaded.config.use_cache = False
     network: nn.Module = loaded.to(device).train()
     return network
 
 
-def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str) -> nn.Module:
+def _auto_class(is_reward: bool) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if is_reward else AutoModelForCausalLM
+
+
+def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str, is_reward: bool = False) -> nn.Module:
     """Returns the model of folder `model.path` in training mode without its weights, as the surrounding context builds it.
 
     Raises:
@@ -111,7 +127,7 @@ def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str)
     """
     quiet_libraries()
     attention.register()
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
     folder = Path(model.path or "").expanduser()
@@ -122,10 +138,12 @@ def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str)
             f"model.path={folder}: its weights are quantized; sharded engines read bfloat16 or float32 weights: "
             "convert it first, or use engine=ddp"
         )
+    if is_reward:
+        config.num_labels = 1
     with no_init_weights():
-        built = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention_name)
+        built = _auto_class(is_reward).from_config(config, dtype=dtype, attn_implementation=attention_name)
     built.config.use_cache = False
-    if (folder / "generation_config.json").is_file():
+    if getattr(built, "generation_config", None) is not None and (folder / "generation_config.json").is_file():
         built.generation_config = type(built.generation_config).from_pretrained(folder, local_files_only=True)
     network: nn.Module = built.train()
     return network
@@ -157,6 +175,12 @@ def weights_dtype(section: str, *, trained: bool, device: torch.device, precisio
     return torch.bfloat16 if frozen_on_gpu else torch.float32
 
 
+def is_classifier(folder: Path) -> bool:
+    """True where config.json says that the model has a head of labels instead of one of words."""
+    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
 def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
     """Returns (model in evaluation mode, tokenizer) of an exported folder; an adapter comes around its base.
 
@@ -176,11 +200,21 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         if not name or not (base / "config.json").is_file():
             raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
     check_weights(base)
+    if adapter.is_file():
+        check_adapter_fits(folder, base)
+    if is_classifier(base):
+        raise ConfigError(
+            f"{base}: holds a reward model, which scores answers and writes none; "
+            "transformers.AutoModelForSequenceClassification loads it"
+        )
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     if adapter.is_file():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        # peft warns of experts whose adapters were saved in the form that it would convert them to.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+            model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.to(device).eval(), load_tokenizer(str(folder))

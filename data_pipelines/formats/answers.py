@@ -48,6 +48,8 @@ def answer_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
         return [{"role": "assistant", "content": text_of(value, key)}]
     if isinstance(value, dict):
         return [_turn(value, key, columns)]
+    if not isinstance(value, list):
+        raise RowProblem(key, f"{type_name(value)}, not an answer", "expected a text, or turns")
     return turns_of(value, key, columns)
 
 
@@ -60,14 +62,14 @@ def _perhaps_json(value: str, key: str) -> Any:
 
 
 def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
-    """Returns the turns before the answers, the system message first; empty when the row has no column for them.
+    """Returns the turns before the answers; empty when the row has no column for them.
 
     Raises:
         RowProblem: they are not as expected, or end with an assistant's turn.
     """
     key = next((columns[name] for name in ("prompt", "conversations") if has(row, columns[name])), None)
     if key is None:
-        return with_system([], row, columns)
+        return []
     value = row[key]
     if isinstance(value, str) and value.lstrip().startswith("[{"):
         value = _perhaps_json(value, key)
@@ -99,9 +101,8 @@ def check_answer(answer: list[Message], key: str) -> None:
     Raises:
         RowProblem: it is not.
     """
-    if not answer or answer[-1]["role"] != "assistant":
-        last = f"{_article(answer[-1]['role'])} turn" if answer else "nothing"
-        raise RowProblem(key, f"ends with {last}", "an answer ends with an assistant turn", reason="answer not by the assistant")
+    if answer[-1]["role"] != "assistant":
+        raise RowProblem(key, f"ends with {_article(answer[-1]['role'])} turn", "an answer ends with an assistant turn")
     if answer[0]["role"] != "assistant":
         raise RowProblem(key, f"starts with {_article(answer[0]['role'])} turn", "an answer is the assistant's")
     if any(turn["role"] not in ("assistant", "tool") for turn in answer):
@@ -130,4 +131,4 @@ def margin_of(row: Message, column: str) -> float:
 
 
 def _article(role: str) -> str:
-    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"
+    return f"{'an' if role == 'assistant' else 'a'} {role}"

@@ -62,9 +62,9 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
         key = columns["completion"]
         answer = answer_of(field(row, key), key, columns)
         prompt = prompt_of(row, columns)
-    if not any(turn["role"] == "user" for turn in prompt) and answer:
+    check_answer(answer or prompt[-1:], key)
+    if not any(turn["role"] == "user" for turn in prompt):
         raise RowProblem(whole or columns["prompt"], "no prompt", "an answer needs what it answers")
-    check_answer(answer, key)
     prompt = with_system(prompt, row, columns)
     tools = tools_of(row.get(columns["tools"]), columns["tools"])
     return [Chat([*prompt, *answer], tools, role=role, prompt=len(prompt))]

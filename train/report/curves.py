@@ -1,4 +1,4 @@
-"""The curves: losses, and below them gradient norm and learning rate."""
+"""The curves: losses, below them gradient norm and learning rate; what a preference objective measures has its own figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,22 @@ def section(run: RunFolder) -> Section | None:
     # A long run's picture needs no more points than it has pixels.
     every = -(-len(steps) // SHOWN_POINTS)
     note = f"Every {every} steps one is drawn." if every > 1 else ""
-    return Section("Curves", svg=draw([*steps[::every], *(line for line in lines if "eval_loss" in line)]), note=note)
+    words = f"Training loss {steps[0]['loss']:.3f} at step {steps[0]['step']:,}, {steps[-1]['loss']:.3f} at step {steps[-1]['step']:,}"
+    return Section("Curves", svg=draw([*steps[::every], *(line for line in lines if "eval_loss" in line)]), words=words, note=note)
+
+
+def preferences(run: RunFolder) -> Section | None:
+    """Returns how often held-out pairs come out the right way round, and by how much; None for an objective of likelihood."""
+    lines = [line for line in read_metrics(run.path) if "eval_accuracy" in line]
+    if not lines:
+        return None
+    rows = tuple(
+        (f"{line['step']:,}", f"{line['eval_accuracy']:.1%}", f"{line['eval_margin']:+.4f}" if "eval_margin" in line else "-")
+        for line in ([lines[0], lines[-1]] if len(lines) > 1 else lines)
+    )
+    words = f"Held-out accuracy {lines[0]['eval_accuracy']:.1%} at step {lines[0]['step']:,}, {lines[-1]['eval_accuracy']:.1%} at step {lines[-1]['step']:,}"
+    note = "Accuracy: held-out pairs whose better answer is rated higher; guessing has 50 %. Margin: by how much, on average."
+    return Section("Preferences", rows, ("step", "accuracy", "margin"), svg=draw_preferences(lines), words=words, note=note)
 
 
 def draw(lines: Lines) -> str:
@@ -36,4 +51,25 @@ def draw(lines: Lines) -> str:
     rate = norm.twinx()
     rate.plot(at, [line["lr"] for line in steps], color="C4", linewidth=1)
     rate.set_ylabel("learning rate", color="C4")
+    return as_svg(figure)
+
+
+def draw_preferences(lines: Lines) -> str:
+    """Returns held-out accuracy and margin over the steps as an `<svg>` element; empty without any."""
+    lines = [line for line in lines if "eval_accuracy" in line]
+    if not lines:
+        return ""
+    figure = new_figure(7.6, 2.8)
+    accuracy = figure.add_subplot()
+    at = [line["step"] for line in lines]
+    accuracy.plot(at, [100 * line["eval_accuracy"] for line in lines], "o-", color="C0", markersize=4)
+    accuracy.axhline(50, color="#777777", linestyle=":", linewidth=1)
+    accuracy.set_ylim(0, 102)
+    accuracy.set_ylabel("accuracy, %", color="C0")
+    accuracy.set_xlabel("optimizer step")
+    accuracy.grid(alpha=0.25)
+    if all("eval_margin" in line for line in lines):
+        margin = accuracy.twinx()
+        margin.plot(at, [line["eval_margin"] for line in lines], "s--", color="C3", markersize=4)
+        margin.set_ylabel("margin", color="C3")
     return as_svg(figure)

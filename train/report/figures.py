@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,17 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def as_svg(figure: Figure) -> str:
-    """Returns the figure as an `<svg>` element, the same bytes for the same data."""
+    """Returns the figure as an `<svg>` element, the same bytes for the same data; its ids are its own on a page of several."""
+    import matplotlib
+
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
+    # Without a salt of its own matplotlib draws random ids for what it clips.
+    with matplotlib.rc_context({"svg.hashsalt": "aisc"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    own = f"f{zlib.crc32(text.encode()):08x}-"
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}", text)
 
 
 def draw_losses(axes: Axes, lines: Lines, *, color: str, name: str = "") -> None:
@@ -41,8 +49,14 @@ def draw_losses(axes: Axes, lines: Lines, *, color: str, name: str = "") -> None
     if evaluations:
         points = [e["step"] for e in evaluations], [e["eval_loss"] for e in evaluations]
         axes.plot(*points, "o-", color=color, markersize=4, label=f"{prefix}held out")
-    axes.set_ylabel("nats per learned token")
+    axes.set_ylabel("nats per learned token" if is_likelihood(lines) else "loss of the objective")
     axes.grid(alpha=0.25)
+
+
+def is_likelihood(lines: Lines) -> bool:
+    """Whether the loss is a likelihood's, whose exponential is a perplexity; as far as the evaluations say."""
+    evaluations = [line for line in lines if "eval_loss" in line]
+    return not evaluations or "perplexity" in evaluations[-1]
 
 
 def compare_losses(runs: Mapping[str, Lines]) -> str:

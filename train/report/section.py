@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section. `svg` is trusted markup of our own; everything else is escaped."""
+    """One section. `svg` is trusted markup of our own, `words` what it shows; everything but `svg` is escaped."""
 
     title: str
     rows: tuple[tuple[str, ...], ...] = ()
     header: tuple[str, ...] = ()
     svg: str = ""
+    words: str = ""
     code: str = ""
     note: str = ""
