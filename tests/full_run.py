@@ -86,8 +86,14 @@ def _evaluations(run: Path) -> None:
     for name, values in tasks.items():
         found: dict[str, Any] = {task: {"pack": "medical", "metrics": {"acc": one}, "samples": None} for task, one in values.items()}
         found["mmlu_fewshot"] = {"pack": "medical", "check": True, "metrics": {"acc": metric(0.987654, 0.01, 15)}, "samples": None}
+        more: dict[str, Any] = {}
+        if name == "model":
+            paired = {"value": 0.13, "low": 0.08, "high": 0.18, "p": 0.0001, "n": 600, "test": "McNemar"}
+            more["comparisons"] = {"base": {"icd": {"acc": paired}}}
+            more["forgetting"] = {"tripped": False, "difference": 0.012, "low": -0.004, "high": 0.028, "bound": 0.05, "confidence": 0.95,
+                                  "loss": 2.512, "loss_base": 2.5, "documents": 120, "tokens": 40211}  # fmt: skip
         weights = {"model.safetensors": HASHES["stage"], **({"adapter_model.safetensors": HASHES["model"]} if name == "model" else {})}
-        atomic.write_json(run / "eval" / f"{name}.json", {"model": name, "kind": "run", "weights": weights, "tasks": found, "versions": {"lm-eval": "0.4.13"},
+        atomic.write_json(run / "eval" / f"{name}.json", {"model": name, "kind": "run", "weights": weights, "tasks": found, **more, "versions": {"lm-eval": "0.4.13"},
                                                          "command": "aisc eval", "written": f"2026-11-25T0{len(name)}:00:00Z"})  # fmt: skip
 
 
@@ -105,6 +111,7 @@ def write_full_run(parent: Path, name: str = "onc_dpo-5e7a11", steps: int = 60) 
     atomic.write_json(earlier / "manifest.json", first)
     result = {
         "run": name, "eval_loss_before": 0.693147, "eval_loss": 0.527, "eval_loss_last": 0.53, "eval_loss_by_source": {CHINESE: 0.481, NASTY: 0.731},
+        "eval_figures": {"accuracy": [0.5, 0.917], "margin": [0.0, 2.503]},
         "best_step": steps, "steps": steps, "tokens": 2000 * steps, "supervised": 900 * steps, "ledger": HASHES["rows"], "seed": 1, "attempts": 2,
         "duration_s": 5123.4, "model": str(run / "model"), "model_kind": "adapter",
     }  # fmt: skip
@@ -113,6 +120,7 @@ def write_full_run(parent: Path, name: str = "onc_dpo-5e7a11", steps: int = 60) 
         "store": {"fingerprint": HASHES["store"], "folder": "/stores/a3"}, "weights": {str(earlier / "model" / "model.safetensors"): HASHES["stage"]},
         "tokenizer": {}, "config": {}, "code": {}, "commit": "4a58192f00d", "versions": versions,
         "hardware": {"machine": "x86_64", "cpus": 16, "memory_bytes": 2**37, "gpus": ["NVIDIA H800"] * 8}, "seed": 1, "account": account(), "result": result,
+        "parity": {"bound": 0.0001, "logits": 3.1e-06, "effect_share": 1.0, "texts": 4, "texts_equal": 4},
         "outputs": {"model/adapter_model.safetensors": HASHES["model"]}, "written": "2026-11-25T03:30:00Z",
     }  # fmt: skip
     atomic.write_json(run / "result.json", result)

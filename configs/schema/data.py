@@ -23,6 +23,9 @@ class SourceSection:
     weight: float = setting(
         1.0, identity=True, help="How often this source's documents appear per epoch: 2.0 twice, 0.5 a fixed half."
     )
+    licence: str = setting(
+        "", identity=False, help="What its owner allows, e.g. CC-BY-4.0; a release needs it. Empty: data.licence."
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +60,9 @@ class DataSection:
     max_bad_rows: int = setting(0, identity=True, help="How many unusable rows may be left out, counted; 0: any is an error.")
     limit: int | None = setting(
         None, identity=True, help="Use only the first N rows of each source; null: all."
+    )
+    licence: str = setting(
+        "", identity=False, help="Licence of the data where a source has none of its own; a release needs it."
     )
     privacy: str = setting(
         "off",

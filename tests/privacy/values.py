@@ -6,6 +6,7 @@ Nothing here is imported by or from the detectors; check digits are computed ane
 from __future__ import annotations
 
 import random
+import re
 import string
 
 from faker import Faker
@@ -35,6 +36,14 @@ APART_FORMS = {
 }
 
 
+def _is_hkid(value: str) -> bool:
+    """True for a letter and seven digits (two letters and seven) whose last one is the check digit of an identity card."""
+    if not re.fullmatch(r"[A-Z]{1,2}\d{7}", value):
+        return False
+    numbers = [36] * (9 - len(value)) + [int(c, 36) for c in value]
+    return sum(number * weight for number, weight in zip(numbers, range(9, 0, -1), strict=True)) % 11 == 0
+
+
 class Values:
     """Draws values of every kind under one seed.
 
@@ -53,7 +62,9 @@ class Values:
         """Returns a value of `kind`, as it may stand in a text of `language` (zh or en); part is own, tuned or apart."""
         if part == "apart" and kind in APART_FORMS and self.draw.random() < 0.5:
             return self._apart(kind)
-        return str(getattr(self, f"_{kind}")(language, part != "own"))
+        value = str(getattr(self, f"_{kind}")(language, part != "own"))
+        # One in eleven of a letter with seven digits is by chance the number of an identity card: nobody can tell them apart.
+        return self.value(kind, language, part) if kind in ("medical_record", "hospital_number") and _is_hkid(value) else value
 
     def _apart(self, kind: str) -> str:
         """Returns a value in a form that no other part has; a third of record numbers are NHS numbers of faker-healthcare."""

@@ -39,6 +39,8 @@ def change(path: Path, **values: Any) -> None:
 
 def figures(text: str) -> list[tuple[str, str]]:
     """Returns (origin, text) of every figure on the page."""
+    # Headings of columns carry an origin too, and are no figures.
+    text = re.sub(r"<thead>.*?</thead>", "", text, flags=re.S)
     found = re.findall(r'<span class="fig[^"]*" title="([^"]*)">([^<]*)</span>', text)
     return [(html.unescape(origin), html.unescape(shown)) for origin, shown in found]
 
@@ -55,7 +57,9 @@ def values_at(run: Path, origin: str) -> Iterator[Any]:
                 value, parts = value[name], parts[count:]
                 break
         else:
-            return
+            if not (isinstance(value, list) and parts[0].isdigit()):
+                return
+            value, parts = value[int(parts[0])], parts[1:]
     yield value
 
 
@@ -68,9 +72,13 @@ def says(shown: str, value: Any) -> bool:
         if number is None:
             return False
         digits = number.group().replace(",", "")
+        if "e-" in shown:
+            return float(shown) == pytest.approx(value, rel=0.05)
         scale = 100 if "%" in shown else 1
         decimals = len(digits.partition(".")[2])
         return abs(float(digits) - value * scale) <= 0.5000001 * 10**-decimals
+    if isinstance(value, bool):
+        return shown == {True: "tripped", False: "passed"}[value]
     return str(value).startswith(shown)
 
 
@@ -120,6 +128,27 @@ def test_what_got_worse_is_named(run: Path) -> None:
     rows = re.findall(r"<tr><td>(\w+)</td><td>acc</td>.*?<td>(better|worse|no difference shown)</td></tr>", text)
     assert rows == [("icd", "better"), ("refusal", "worse")]
     assert re.search(r">2</span><sup>.{1,40}</sup> of 5 figures got worse", text)
+
+
+def test_paired_differences_decide_and_the_gate_is_named(run: Path) -> None:
+    text = page(run)
+    assert "+0.130 (+0.080 to +0.180)" in text and text.count("not paired<") == 2 and ">passed</span>" in text
+    file = run / "eval" / "model.json"
+    values = json.loads(file.read_text())
+    values["comparisons"]["base"]["icd"]["acc"] |= {"low": -0.01}
+    values["forgetting"]["tripped"] = True
+    change(file, **values)
+    text = page(run)
+    assert re.search(r"<td>icd</td>.*?<td>no difference shown</td>", text) and ">tripped</span>" in text
+
+
+def test_a_release_says_what_is_in_it_and_whose_licence(run: Path, tmp_path: Path) -> None:
+    atomic.write_json(run / "licences.json", {CHINESE: "CC-BY-4.0", NASTY: "MIT & <b>"})
+    (tmp_path / "release" / "model").mkdir(parents=True)
+    write_board(run, tmp_path / "release")
+    text = (tmp_path / "release" / "board.html").read_text(encoding="utf-8")
+    assert "CC-BY-4.0" in text and "MIT &amp; &lt;b&gt;" in text and text.count("The licence of the data source") == 2
+    assert "model: all weights" in text and "small added weights" not in text
 
 
 def test_a_stage_that_was_not_what_was_read_is_named(run: Path) -> None:
