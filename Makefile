@@ -95,6 +95,7 @@ bench-small: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.payload --quick
 	$(BIN)/python -m benchmarks.labelled_positions --quick
 	$(BIN)/python -m benchmarks.privacy --no-record
+	$(BIN)/python -m benchmarks.gates --documents 5000 --no-record
 	$(BIN)/python -m benchmarks.gpu --tiny
 
 # For nodes without internet: dist/aisc-bundle-*/, wheels of exactly constraints/ci.txt with checksums and install.sh.

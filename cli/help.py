@@ -154,12 +154,17 @@ VERBS = {
         },
     ),
     "export": Verb(
-        "merge, convert; refused unless outputs agree",
-        ("aisc export RUN [--merge] [--dtype bfloat16|float32] [--to FOLDER]",),
+        "merge, convert, release; refused unless outputs agree",
+        (
+            "aisc export RUN [--merge] [--dtype bfloat16|float32] [--to FOLDER]",
+            "aisc export RUN --release [--merge]           model, cards, board page, paper kit in RUN/release",
+        ),
         {
             "--merge": "base and adapter as one model",
             "--dtype TYPE": "type of the weights written; that of the base model without it",
             "--to FOLDER": "where it goes; RUN/export without it",
+            "--release": "all that can be given away, with its evidence; nothing unless every check passes",
+            "--licence SOURCE=TEXT": "what its owner allows, where the YAML has no data.licence",
         },
     ),
     "verify": Verb(

@@ -11,6 +11,7 @@ from configs.durations import parse_duration
 from configs.engine_rules import engine_problems
 from configs.facts import Facts
 from configs.frontdoor import preset_names
+from configs.objective_rules import objective_problems
 from configs.runfolder import runs_dir
 from configs.schema import RunConfig
 from configs.schema.adapter import AdapterSection
@@ -33,6 +34,7 @@ def check(config: RunConfig, facts: Facts, *, trains: bool = False) -> list[str]
         *_data_rules(config),
         *_length_rules(config),
         *_training_rules(config),
+        *objective_problems(config, facts),
         *engine_problems(config, facts),
     ]
     return [*found, *_run_rules(config)] if trains else found

@@ -29,7 +29,7 @@ def check_adapter_fits(adapter: Path, base: Path) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     with safe_open(path, framework="pt") as file:
-        for name in list(file.keys()):  # type: ignore[no-untyped-call]
+        for name in list(file.keys()):
             found = tuple(file.get_slice(name).get_shape())
             if problem := _problem(model, name, found):
                 raise ConfigError(

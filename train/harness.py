@@ -6,11 +6,13 @@ What comes out is what `lm_eval.simple_evaluate` gives for the same model and ta
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +104,7 @@ def run_tasks(
         batch_size: requests at once.
         system_prompt, template_args: as the model was trained; for tasks that chat.
     """
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     with _offline(), tempfile.TemporaryDirectory(prefix="aisc-eval-") as folder:
         from lm_eval.models.huggingface import HFLM
 
@@ -171,25 +173,15 @@ def outcome(task: Task, rows: list[Row], result: dict[str, Any]) -> Outcome:
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Keeps every library from the network, and the harness's talk off the screen, while the body runs."""
+    """Keeps every library from the network, and the harness's bars and notices off the screen, while the body runs."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE"):
         os.environ[name] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
-    import warnings
-
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import datasets
 
         datasets.disable_progress_bars()
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        bars = os.environ.get("TQDM_DISABLE")
-        os.environ["TQDM_DISABLE"] = "1"
-        try:
-            yield
-        finally:
-            if bars is None:
-                del os.environ["TQDM_DISABLE"]
-            else:
-                os.environ["TQDM_DISABLE"] = bars
+        yield

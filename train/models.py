@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -212,5 +213,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
     if adapter.is_file():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        # peft warns of experts whose adapters were saved in the form that it would convert them to.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+            model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.to(device).eval(), load_tokenizer(str(folder))

@@ -195,7 +195,7 @@ def check_effect(expected: Observed, found: Observed, dtype: torch.dtype, what: 
         if abs(share) <= EFFECT_BOUNDS[dtype]:
             cause = "; nothing was merged, or all of it was lost to rounding (--dtype float32 keeps it)"
         raise refused(
-            f"{what}: has {share:.2f} of the adapter's effect, expected 1 within {EFFECT_BOUNDS[dtype]:g} in "
+            f"{what}: has {round(share, 2) + 0.0:.2f} of the adapter's effect, expected 1 within {EFFECT_BOUNDS[dtype]:g} in "
             f"{_name(dtype)} (wrong alpha / rank, another adapter?){cause}"
         )
     return share

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from yaml import YAMLError
 
 from configs.compose import thaw
 from configs.errors import CheckpointError, ConfigError
@@ -95,9 +96,30 @@ def frozen_config(run: RunFolder) -> RunConfig:
     """Returns the configuration that the newest attempt of the chain ran with.
 
     Raises:
-        CheckpointError: no attempt came so far.
+        CheckpointError: no attempt came so far, or the file is damaged.
     """
     for link in run.chain():
-        if link.attempt.config_path.is_file():
-            return thaw(link.attempt.config_path.read_text(encoding="utf-8"))
+        path = link.attempt.config_path
+        if not path.is_file():
+            continue
+        try:
+            return thaw(path.read_text(encoding="utf-8"))
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: damaged, no longer what the run wrote; aisc verify {run.name} says more") from error
     raise CheckpointError(f"{run.path}: no attempt has come as far as its config.yaml; expected a finished run")
+
+
+def checkpoint_or_none(run: RunFolder) -> Trained | None:
+    """Returns the trained model of a run; None when its checkpoint, or what it started from, is no longer there."""
+    result = read_json(run.result_path)
+    if result is None:
+        return None
+    config, step = frozen_config(run), int(result["best_step"] or result["steps"])
+    starts = [Path(path).expanduser() for path in (config.model.path, config.model.tokenizer) if path]
+    if config.objective.name == "reward" or not all(path.is_dir() for path in starts):
+        return None
+    try:
+        checkpoint_of(run, step)
+    except CheckpointError:
+        return None
+    return trained_model(run)

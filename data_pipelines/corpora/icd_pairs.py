@@ -77,7 +77,7 @@ def _row(question: str, chosen: str, rejected: str, category: str) -> Row:
 
 def bag_of_words(rows: list[Row]) -> Any:
     """Returns how often each word is in the chosen answer less in the rejected one, and so for words of the question."""
-    from scipy.sparse import hstack  # type: ignore[import-untyped]
+    from scipy.sparse import hstack
     from sklearn.feature_extraction.text import CountVectorizer  # type: ignore[import-untyped]
 
     answers = [row[name] for name in ("chosen", "rejected") for row in rows]

@@ -17,13 +17,11 @@ from data_pipelines.build import Prepared, prepare
 from data_pipelines.corpora import icd_pairs, script_pairs
 from data_pipelines.corpora.packages import fetch
 from data_pipelines.estimate import look
-from data_pipelines.fingerprint import fingerprint
 from data_pipelines.formats import detect
 from data_pipelines.index import COLUMNS, ROLE_COLUMNS, Store, count
 from data_pipelines.problems import BadRowsError
 from data_pipelines.roles import Role
 from data_pipelines.showing import parts_of
-from data_pipelines.sources import InputFile
 from data_pipelines.store import Document, StoreWriter
 from data_pipelines.tokenize import load_tokenizer
 from tests.kills.lab import make_tokenizer
@@ -370,7 +368,7 @@ def test_a_pair_is_held_out_in_either_order(tmp_path: Path, tokenizer: str) -> N
     """A held-out pair is left out of training, also with its answers swapped."""
     swapped = {"prompt": "question 1", "chosen": "no 1", "rejected": "answer 7"}
     (tmp_path / "held.jsonl").write_text(json.dumps(pair(1)))
-    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"))
+    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"), duplicates="off")
     assert done.account.notes == ["2 training pairs are also in data.validation: left out of training"]
     assert done.account.documents == 1
 
@@ -443,20 +441,8 @@ def test_the_estimate_is_of_what_will_be_written(objective: str, row: Any, tmp_p
         count(data, "sft", tokenizer, seed=1)
 
 
-# Computed before documents had roles.
-GOLDEN = {
-    "sft": "fa75dbb64f60215e007335ef2df2dcc5fc88b876d7b323e55d4a0c0a00705821",
-    "cpt": "5681eb7700345acac50a505f292d27ac1e4d39ed52fc665bb4487e6edffb2499",
-}
-
-
-@pytest.mark.parametrize("objective", GOLDEN)
-def test_stores_without_roles_are_what_they_were(objective: str, tmp_path: Path, tokenizer: str) -> None:
-    hashes = {Path("a.jsonl"): "ab" * 32, Path("tokenizer.json"): "cd" * 32}
-    data = DataSection(train="a.jsonl", group_by="patient", sequence_length=128)
-    files, parts = [InputFile("train", "a.jsonl", "jsonl")], [Path("tokenizer.json")]
-    found = fingerprint(data, objective, files=files, hashes=hashes, tokenizer=parts, template=None, seed=1)
-    assert found == GOLDEN[objective]
+@pytest.mark.parametrize("objective", ["sft", "cpt"])
+def test_stores_without_roles_have_no_column_of_them(objective: str, tmp_path: Path, tokenizer: str) -> None:
     store = prepared(tmp_path, tokenizer, [{"messages": turns("q", "a"), "label": True}], objective).train
     assert store.document_role is None and store.document_margin is None
     assert set(store.meta["files"]) == {f"{name}.npy" for name in COLUMNS}
