@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit privacy runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
+.PHONY: demo oncology test lint unit privacy pages runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-test: lint unit privacy runs distributed kills faults prove chain slurm bench-small
+test: lint unit privacy pages runs distributed kills faults prove chain slurm bench-small
 
 # The short checks first: what fails, fails in two minutes.
 lint: $(INSTALLED)
@@ -35,6 +35,11 @@ unit: $(INSTALLED) .cache/demo/smollm2/config.json
 # Identifiers of people in notes of three languages: what is found, what is not, false alarms on real sentences.
 privacy: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/privacy
+
+# The report and the board page in a real browser without a window: apt-get installs it when missing, as root. In CI never left out.
+pages: $(INSTALLED)
+	@status=0; $(BIN)/python -m tests.pages.packages || status=$$?; \
+	case $$status in 0) $(BIN)/python -m pytest -q tests/pages ;; 3) ;; *) exit $$status ;; esac
 
 runs: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/runs
@@ -90,6 +95,7 @@ bench-small: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m benchmarks.payload --quick
 	$(BIN)/python -m benchmarks.labelled_positions --quick
 	$(BIN)/python -m benchmarks.privacy --no-record
+	$(BIN)/python -m benchmarks.gates --documents 5000 --no-record
 	$(BIN)/python -m benchmarks.gpu --tiny
 
 # For nodes without internet: dist/aisc-bundle-*/, wheels of exactly constraints/ci.txt with checksums and install.sh.

@@ -1,7 +1,8 @@
 """How well data.privacy finds identifiers.    python -m benchmarks.privacy [--no-record]
 
-Fourteen kinds, PER_KIND labelled examples each, half of them with values and wordings that the rules were not written
-from (Faker's generators, sentences written after the rules); clean sentences from real corpora, in which every find counts
+Fourteen kinds, PER_KIND labelled examples each: a quarter own, a quarter foreign ones that the rules were mended on
+(`tuned`), half held apart: other wordings, templates of presidio-evaluator, values of Faker and faker-healthcare-provider,
+scored once after the last change of a rule. Clean sentences from real corpora, in which every find counts
 as a false alarm although some are names of real people. Writes docs/evidence/privacy.json and the tables of docs/privacy.md.
 """
 
@@ -24,31 +25,31 @@ from data_pipelines.privacy.kinds import KINDS
 from tests.privacy.examples import Example, make_examples
 from tests.privacy.score import by, false_alarms, score
 
-SEED, PER_KIND = 7, 200
+SEED, PER_KIND = 7, 300
 CLEAN = 10_000
 CACHE = ROOT / ".cache" / "packages"
 PAGE = ROOT / "docs" / "privacy.md"
 COVERS = [
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "data_pipelines" / "privacy").glob("*.py"))),
-    *(f"tests/privacy/{name}.py" for name in ("examples", "score", "values", "wordings")),
+    *(f"tests/privacy/{name}.py" for name in ("examples", "score", "values", "wordings", "wordings_apart")),
     "benchmarks/privacy.py",
 ]
-# Recall and precision on foreign examples that CI asks for: what was measured less a margin.
+# Recall and precision on the examples held apart that CI asks for: what was measured less a margin.
 FLOORS: dict[str, tuple[float, float]] = {
-    "hkid": (0.99, 0.99),
+    "hkid": (0.99, 0.98),
     "mainland_id": (0.98, 0.98),
-    "phone_hk": (0.98, 0.88),
-    "phone_mainland": (0.98, 0.96),
+    "phone_hk": (0.98, 0.80),
+    "phone_mainland": (0.88, 0.95),
     "email": (0.98, 0.98),
-    "card": (0.98, 0.98),
-    "bank_account": (0.77, 0.97),
-    "medical_record": (0.62, 0.97),
-    "hospital_number": (0.40, 0.97),
-    "birth_date": (0.83, 0.97),
-    "address_zh": (0.96, 0.96),
-    "address_en": (0.79, 0.96),
-    "name_zh": (0.50, 0.96),
-    "name_en": (0.45, 0.82),
+    "card": (0.96, 0.95),
+    "bank_account": (0.48, 0.97),
+    "medical_record": (0.68, 0.96),
+    "hospital_number": (0.91, 0.95),
+    "birth_date": (0.58, 0.97),
+    "address_zh": (0.97, 0.97),
+    "address_en": (0.97, 0.97),
+    "name_zh": (0.80, 0.77),
+    "name_en": (0.80, 0.96),
 }
 
 
@@ -67,18 +68,20 @@ def english_sentences(count: int) -> list[str]:
 
 
 def measure(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """Returns a row per kind: foreign and own examples apart."""
-    parts = by(examples, lambda example: "foreign" if example.is_foreign else "own")
+    """Returns a row per kind: each part of the examples by itself."""
+    parts = by(examples, lambda example: example.part)
     rows = []
     for kind in KINDS:
-        foreign, own = parts["foreign"][kind].to_json(), parts["own"][kind].to_json()
+        apart, tuned, own = (parts[part][kind].to_json() for part in ("apart", "tuned", "own"))
         rows.append(
             {
                 "name": kind,
-                "labels": foreign["labels"] + own["labels"],
-                "foreign recall": foreign["recall"],
-                "foreign precision": foreign["precision"],
-                "foreign covered": foreign["covered_by_any_kind"],
+                "labels": apart["labels"] + tuned["labels"] + own["labels"],
+                "apart recall": apart["recall"],
+                "apart precision": apart["precision"],
+                "apart covered": apart["covered_by_any_kind"],
+                "tuned recall": tuned["recall"],
+                "tuned precision": tuned["precision"],
                 "own recall": own["recall"],
                 "own precision": own["precision"],
             }
@@ -118,12 +121,12 @@ def rate(examples: Sequence[Example]) -> float:
 
 def tables(result: dict[str, Any]) -> str:
     """Returns the measured part of docs/privacy.md."""
-    lines = ["| kind | labels | recall | precision | hidden under any kind | recall, own | precision, own |", "|---|--:|--:|--:|--:|--:|--:|"]
+    lines = ["| kind | labels | recall | precision | hidden under any kind | recall, tuned | precision, tuned | recall, own |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
     for row in result["measured"]:
-        values = [row[key] for key in ("foreign recall", "foreign precision", "foreign covered", "own recall", "own precision")]
+        values = [row[key] for key in ("apart recall", "apart precision", "apart covered", "tuned recall", "tuned precision", "own recall")]
         lines.append(f"| {row['name']} | {row['labels']} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     for title, part in (("variant", "variants"), ("language", "languages")):
-        lines += ["", f"| {title} (foreign) | recall, all but names | recall, names |", "|---|--:|--:|"]
+        lines += ["", f"| {title} (held apart) | recall, all but names | recall, names |", "|---|--:|--:|"]
         lines += [f"| {key} | {v['all but names']:.3f} | {v['names']:.3f} |" for key, v in result[part].items()]
     lines += ["", "| clean sentences | number | finds per 1,000 | by kind |", "|---|--:|--:|---|"]
     for name, found in result["alarms"].items():
@@ -138,12 +141,12 @@ def main() -> None:
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
     examples = make_examples(SEED, PER_KIND)
-    foreign = [example for example in examples if example.is_foreign]
+    apart = [example for example in examples if example.part == "apart"]
     hkid = score(examples)["hkid"]
     result = {
         "measured": measure(examples),
-        "variants": recall_by(foreign, "variant"),
-        "languages": recall_by(foreign, "language"),
+        "variants": recall_by(apart, "variant"),
+        "languages": recall_by(apart, "language"),
         "alarms": alarms(),
         "characters_per_cpu_s": round(rate(examples)),
         "result": verdict(

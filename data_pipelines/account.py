@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_pipelines.gate_lines import gate_lines
 from data_pipelines.privacy.report import summary as privacy_summary
 
 # What a screen calls the rows of an objective.
@@ -50,6 +51,9 @@ class Account:
         groups, held_out_groups: distinct groups on each side; group_by: what makes a group, null is a row's content.
         tokens, supervised: of an epoch; packed_rows and fill (0 to 1) of the training store.
         privacy: data.privacy.
+        split: groups of each side and on both, hashes of the sets (`split.proof`).
+        duplicates: training rows that repeat held-out ones (data.duplicates); contamination: that hold evaluation items
+            (data.decontaminate); counts and lines, empty when not looked for.
         mismatched_cut: completions of other rows (kto's baseline) that lost their end to fit.
         notes: sentences a reader of the account should see.
     """
@@ -72,6 +76,9 @@ class Account:
     fill: float = 0.0
     sequence_length: int = 0
     privacy: str = "off"
+    split: dict[str, Any] = field(default_factory=dict)
+    duplicates: dict[str, Any] = field(default_factory=dict)
+    contamination: dict[str, Any] = field(default_factory=dict)
     mismatched_cut: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -126,6 +133,7 @@ class Account:
         if self.privacy != "off":
             found = {name: source.identifiers for name, source in self.sources.items()}
             lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
+        lines += gate_lines(self.duplicates, self.contamination)
         if self.mismatched_cut:
             lines.append(f"{self.mismatched_cut:,} completions of other rows cut to fit (only kto's baseline reads them)")
         if self.bad_rows:

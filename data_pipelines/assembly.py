@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import DataSection
 from data_pipelines.account import KINDS, Account, SourceAccount
+from data_pipelines.gates import Overlap, leaks_account
 from data_pipelines.index import Store
 from data_pipelines.mismatches import fill_labelled
 from data_pipelines.privacy.report import Found, by_kind
 from data_pipelines.scanning import Scan
-from data_pipelines.split import copies, hold_out
+from data_pipelines.split import copies, hold_out, proof
 from data_pipelines.store import StoreWriter
 
 _BLOCK_TOKENS = 8 << 20
@@ -52,6 +53,9 @@ class Assembly:
         else:
             self.held_out = hold_out(found.groups, share, seed)
             self.duplicates = np.zeros(len(found.lengths), np.bool_)
+        self._overlap = self._compared()
+        if self._overlap and data.duplicates == "drop":
+            self.duplicates = self.duplicates | self._overlap.documents
         self.copies = self._copies(seed)
         if self.duplicates.any() and not self.copies[~self.held_out].any():
             raise DataError("data.validation: every training document is held out too; nothing is left to learn from")
@@ -74,6 +78,13 @@ class Assembly:
                 f"(training lines {lines}{', ...' if len(rows) > 5 else ''}); keep each on one side"
             )
         return both
+
+    def _compared(self) -> Overlap | None:
+        """Returns which training documents repeat held-out ones; None when that is not looked for."""
+        found = self._found
+        if found.marks is None or not self.held_out.any() or self.held_out.all():
+            return None
+        return Overlap(self._data, found.files, found.marks, rows=found.marked, held_out=self.held_out)
 
     def _copies(self, seed: int) -> NDArray[np.int64]:
         """Returns how often each document is written: by weight in training, once when held out."""
@@ -163,6 +174,13 @@ class Assembly:
         account.held_out = int(self.held_out.sum()) // self._per_item
         account.groups = len(np.unique(found.groups[trained]))
         account.held_out_groups = len(np.unique(found.groups[self.held_out]))
+        account.split = proof(found.groups[trained], found.groups[self.held_out])
+        if self._overlap:
+            account.duplicates = self._overlap.account()
+        if found.gates and found.gates.items:
+            account.contamination = leaks_account(
+                self._data, found.files, found.gates.items, found.leaks, found.items_met
+            )
         account.tokens = int((times * found.lengths).sum())
         account.supervised = int((times * found.supervised).sum())
         account.held_out_tokens = int(found.lengths[self.held_out].sum())
@@ -171,7 +189,7 @@ class Assembly:
         for number, name in enumerate(self.sources):
             account.sources[name] = self._source_account(number, name, times, bad.get(name, {}), account.tokens)
         duplicates = int(self.duplicates.sum()) // self._per_item
-        if duplicates:
+        if duplicates and not self._overlap:
             what = "documents" if found.answers is None else KINDS[objective]
             account.notes.append(f"{duplicates:,} training {what} are also in data.validation: left out of training")
         return account

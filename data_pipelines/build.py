@@ -19,6 +19,7 @@ from configs.staged import staged
 from data_pipelines.account import Account
 from data_pipelines.assembly import Assembly
 from data_pipelines.fingerprint import fingerprint, hash_files, tokenizer_files
+from data_pipelines.gates import refuse_leaks
 from data_pipelines.index import Store, open_part
 from data_pipelines.privacy import report as privacy_report
 from data_pipelines.problems import BadRows, BadRowsError
@@ -195,11 +196,14 @@ def _build(
     command: str,
 ) -> None:
     """Fills the temporary folder with the parts and the account."""
-    reader, vocab_size = make_reader(data, objective, tokenizer_path, inputs.files)
+    reader, vocab_size = make_reader(
+        data, objective, tokenizer_path, inputs.files, held_out_from=inputs.held_out_from
+    )
     spill = temporary / "spill"
     spill.mkdir(mode=0o700)
     found = scan(reader, data, on_progress=on_progress, keep=spill)
     refuse(found, data, command)
+    refuse_leaks(data, found.files, found.leaks)
     assembly = Assembly(data, found, held_out_from=inputs.held_out_from, share=inputs.share, seed=seed)
     if on_progress:
         on_progress("packing", 0, 0)

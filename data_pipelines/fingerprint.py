@@ -12,13 +12,14 @@ from typing import Any
 from configs.atomic import sha256_file
 from configs.errors import DataError
 from configs.schema import DataSection
+from data_pipelines.gates import identity as gates_identity
 from data_pipelines.privacy.screen import identity as screen_identity
 from data_pipelines.sources import InputFile
 
 # Raise when the same rows would give other tokens, labels or columns than before.
 DATA_VERSION = 1
 # Raise when two values of data.group_by that were one group become two, or the other way round.
-GROUP_KEYS_VERSION = 2
+GROUP_KEYS_VERSION = 3
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -92,7 +93,7 @@ def fingerprint(
     }
     if data.group_by:
         described["group_keys"] = GROUP_KEYS_VERSION
-    described |= screen_identity(data)
+    described |= screen_identity(data) | gates_identity(data)
     for name in ("group_by", "system_prompt", "sequence_length", "packing", "overlength", "max_bad_rows", "limit"):
         described[name] = getattr(data, name)
     text = json.dumps(described, sort_keys=True, ensure_ascii=False, default=str)

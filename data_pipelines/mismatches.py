@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from data_pipelines.scanning import Scan
 
 Int64 = NDArray[np.int64]
+_BLOCK_TOKENS = 1 << 20
 
 
 def next_of(source: Int64, times: Int64) -> Int64:
@@ -45,7 +46,8 @@ def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64,
     ends = np.cumsum(found.lengths)
     starts = ends - found.lengths
     following = next_of(source, times)
-    num_cut = 0
+    num_cut = waiting = 0
+    documents: list[Document] = []
     for i in np.flatnonzero(times):
         other = int(following[i])
         ids, mask = found.ids[starts[i] : ends[i]], found.mask[starts[i] : ends[i]]
@@ -62,6 +64,25 @@ def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64,
             **about,
             role=Role.MISMATCHED,
         )
-        for _ in range(int(times[i])):
-            writer.add_item([own, mismatched])
+        documents += [own, mismatched] * int(times[i])
+        waiting += (len(own.ids) + len(mismatched.ids)) * int(times[i])
+        if waiting >= _BLOCK_TOKENS:
+            _add(writer, documents)
+            documents, waiting = [], 0
+    if documents:
+        _add(writer, documents)
     return num_cut
+
+
+def _add(writer: StoreWriter, documents: list[Document]) -> None:
+    """Adds items of two documents, all at once: a store keeps fewer and larger arrays in memory."""
+    writer.add_pairs(
+        np.concatenate([document.ids for document in documents]),
+        np.concatenate([document.mask for document in documents]),
+        np.array([len(document.ids) for document in documents], np.int64),
+        source=np.array([document.source for document in documents], np.int64),
+        group=np.array([document.group for document in documents], np.int64),
+        row=np.array([document.row for document in documents], np.int64),
+        role=np.array([document.role for document in documents], np.uint8),
+        margin=np.array([document.margin for document in documents], np.float32),
+    )

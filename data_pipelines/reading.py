@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_pipelines.answers import Answers, Item, Mark, answer_only, items_of, screened_answers
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat, Document, Text
+from data_pipelines.gates import CONTAMINATED, Gates, Looked
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import DROPPED, Screen
 from data_pipelines.problems import WHOLE_ROW, BadRow, RowProblem, type_name
@@ -21,10 +22,17 @@ from data_pipelines.rows import rows_of
 from data_pipelines.sources import Chunk, InputFile
 from data_pipelines.split import group_name, hash_bytes, hash_key
 from data_pipelines.template import ChatTemplate, Rendered
+from data_pipelines.texts import text_of_row
 from data_pipelines.tokenize import Encoder, Tokens
 
-# Line, hash of the group (None: its content's), and the tokens or why there are none.
-Encoded = tuple[int, int | None, Tokens | RowProblem]
+
+class Encoded(NamedTuple):
+    """A document: line and number of its row in the chunk, hash of its group (None: its content's), tokens or why there are none."""
+
+    line: int
+    row: int
+    group: int | None
+    tokens: Tokens | RowProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,8 @@ class ChunkResult:
     Attributes:
         file: which file it is from.
         ids: token ids of all documents, one after the other; mask: True where learned.
-        lengths: tokens of each document `[D]`; rows: its input line; groups: hash of its group.
+        lengths: tokens of each document `[D]`; rows: its input line; groups: hash of its group;
+            marked: number of its row among the rows of the chunk that the gates looked at.
     """
 
     file: int
@@ -72,11 +81,13 @@ class ChunkResult:
     bad: list[BadRow] = field(default_factory=list)
     lost: dict[str, Lost] = field(default_factory=dict)
     private: Found = field(default_factory=Found)
+    looked: Looked = field(default_factory=Looked)
     ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    marked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     answers: Answers | None = None
 
 
@@ -90,6 +101,7 @@ class Reader:
         template: for chats; None when every source is plain text.
         objective: sft learns assistant turns, cpt everything.
         screen: looks for identifiers; None does not.
+        gates: look for duplicates and evaluation items; None do not.
     """
 
     files: Sequence[InputFile]
@@ -101,6 +113,7 @@ class Reader:
     sequence_length: int
     overlength: str
     screen: Screen | None = None
+    gates: Gates | None = None
 
     def read(self, task: Task) -> ChunkResult:
         """Returns the documents of one chunk, and its bad rows."""
@@ -115,6 +128,8 @@ class Reader:
         groups: list[int | None] = []
         leave_out: list[bool] = []
         rendered: list[Rendered | str] = []
+        row_numbers: list[int] = []
+        looked_at: list[tuple[int, str]] = []
         marks: list[Mark] = []
         for line, row in rows_of(chunk, file.kind):
             result.rows_read += 1
@@ -129,6 +144,8 @@ class Reader:
             except RowProblem as problem:
                 result.bad.append(bad_row(file, line, problem))
                 continue
+            row_numbers += [len(looked_at)] * len(ready)
+            looked_at.append((line, text_of_row(document for document, _ in screened) if self.gates else ""))
             for _, counts in screened:
                 result.private.note(counts)
                 leave_out.append(self.screen is not None and self.screen.mode == "drop" and bool(counts))
@@ -137,12 +154,24 @@ class Reader:
             groups += [group] * len(ready)
             if self.has_roles:
                 marks += [Mark.of(document) for document in documents]
-        encoded = list(zip(lines, groups, self._encode(rendered), strict=True))
+        tokens = self._encode(rendered)
+        leaks = self._look(result, looked_at)
         if self.has_roles:
-            self._collect_items(result, file, items_of(encoded, marks, leave_out))
+            encoded = list(zip(lines, groups, tokens, strict=True))
+            self._collect_items(result, file, items_of(encoded, marks, leave_out), leaks)
         else:
-            self._collect(result, file, without(encoded, leave_out, result.lost))
+            plain = [Encoded(*one) for one in zip(lines, row_numbers, groups, tokens, strict=True)]
+            plain = without(plain, leave_out, result.lost, DROPPED)
+            plain = without(plain, [one.row in leaks for one in plain], result.lost, CONTAMINATED)
+            self._collect(result, file, plain)
         return result
+
+    def _look(self, result: ChunkResult, rows: list[tuple[int, str]]) -> set[int]:
+        """Lets the gates look at the lines and texts of the rows; returns the numbers of those to leave out."""
+        if self.gates is None:
+            return set()
+        result.looked = self.gates.look(result.file, [line for line, _ in rows], [text for _, text in rows])
+        return set(result.looked.leaking_rows) if self.gates.drops_leaks else set()
 
     @property
     def has_roles(self) -> bool:
@@ -204,7 +233,8 @@ class Reader:
         kept: list[Tokens] = []
         rows: list[int] = []
         groups: list[int] = []
-        for line, group, tokens in encoded:
+        marked: list[int] = []
+        for line, row, group, tokens in encoded:
             if isinstance(tokens, RowProblem):
                 result.bad.append(bad_row(file, line, tokens))
                 continue
@@ -220,19 +250,23 @@ class Reader:
             kept += pieces
             rows += [line] * len(pieces)
             groups += [own] * len(pieces)
+            marked += [row] * len(pieces)
         if kept:
             result.ids = np.concatenate([tokens.ids for tokens in kept])
             result.mask = np.concatenate([tokens.mask for tokens in kept])
             result.lengths = np.array([len(tokens.ids) for tokens in kept], np.int64)
             result.rows = np.array(rows, np.int64)
             result.groups = np.array(groups, np.int64)
+            result.marked = np.array(marked, np.int64)
 
-    def _collect_items(self, result: ChunkResult, file: InputFile, items: list[Item]) -> None:
+    def _collect_items(self, result: ChunkResult, file: InputFile, items: list[Item], leaks: set[int]) -> None:
         """Applies the over-length policy to the documents of each row at once and joins them."""
         kept: list[Item] = []
-        for item in items:
-            if item.is_left_out:
-                result.lost.setdefault(DROPPED, Lost()).add(Lost(1, item.learned))
+        marked: list[int] = []
+        for row, item in enumerate(items):
+            if item.is_left_out or row in leaks:
+                reason = DROPPED if item.is_left_out else CONTAMINATED
+                result.lost.setdefault(reason, Lost()).add(Lost(1, item.learned))
                 continue
             problem = item.problem
             if problem is None and item.size > self.sequence_length and self.overlength == "error":
@@ -249,6 +283,7 @@ class Reader:
                 result.lost.setdefault(policy, Lost()).add(Lost(1, before - (fitted.learned if fitted else 0)))
             if fitted:
                 kept.append(fitted.scored() if self.objective == "reward" else fitted)
+                marked += [row] * len(fitted.tokens)
         if kept:
             tokens = [document for item in kept for document in item.tokens]
             result.ids = np.concatenate([document.ids for document in tokens])
@@ -256,6 +291,7 @@ class Reader:
             result.lengths = np.array([len(document.ids) for document in tokens], np.int64)
             result.rows = np.array([item.line for item in kept for _ in item.tokens], np.int64)
             result.groups = np.array([item.key for item in kept for _ in item.tokens], np.int64)
+            result.marked = np.array(marked, np.int64)
             result.answers = Answers.of(kept)
 
     def _too_long(self, length: int, remedies: str = "truncate, drop or split") -> RowProblem:
@@ -281,12 +317,12 @@ class Reader:
         return pieces
 
 
-def without(encoded: list[Encoded], leave_out: list[bool], lost: dict[str, Lost]) -> list[Encoded]:
+def without(encoded: list[Encoded], leave_out: list[bool], lost: dict[str, Lost], reason: str) -> list[Encoded]:
     """Returns the documents that are not left out, counting those that are and what could have been learned from them."""
-    for (_, _, tokens), out in zip(encoded, leave_out, strict=True):
+    for one, out in zip(encoded, leave_out, strict=True):
         if out:
-            learned = 0 if isinstance(tokens, RowProblem) else int(np.count_nonzero(tokens.mask))
-            lost.setdefault(DROPPED, Lost()).add(Lost(1, learned))
+            learned = 0 if isinstance(one.tokens, RowProblem) else int(np.count_nonzero(one.tokens.mask))
+            lost.setdefault(reason, Lost()).add(Lost(1, learned))
     return [document for document, out in zip(encoded, leave_out, strict=True) if not out]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
 from data_pipelines.answers import Answers, check_options
+from data_pipelines.duplicates import AllMarks, MarkFile
 from data_pipelines.formats import check_format, columns_of, detect, expected, formats_for
+from data_pipelines.gates import Gates, make_gates
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import make_screen
 from data_pipelines.problems import WHOLE_FILE, BadRows, RowProblem, column_names
@@ -32,9 +35,9 @@ _ROWS_LOOKED_AT = 100
 
 @dataclass(slots=True)
 class Scan:
-    """What reading found. `lengths`, `rows`, `groups`, `files` have one entry per document, in reading order.
+    """What reading found. `lengths` to `marked` have one entry per document, in reading order.
 
-    `answers` says what each document is to a preference objective; None for the others.
+    `marked` is the number of its row in `marks`; `answers` says what each document is to a preference objective; None for the others.
     """
 
     files: Sequence[InputFile]
@@ -48,19 +51,24 @@ class Scan:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     file_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    marked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     answers: Answers | None = None
     ids: NDArray[np.uint32] | None = None
     mask: NDArray[np.bool_] | None = None
+    gates: Gates | None = None
+    marks: AllMarks | None = None
+    leaks: dict[int, list[int]] = field(default_factory=dict)
+    items_met: Counter[int] = field(default_factory=Counter)
 
     def close(self) -> None:
         """Lets go of the spill file."""
-        self.ids = self.mask = None
+        self.ids = self.mask = self.marks = None
 
 
 def make_reader(
-    data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile]
+    data: DataSection, objective: str, tokenizer_path: str, files: Sequence[InputFile], *, held_out_from: int | None = None
 ) -> tuple[Reader, int]:
-    """Returns what reads a chunk, and the size of the vocabulary.
+    """Returns what reads a chunk, and the size of the vocabulary; without `held_out_from` the gates are open.
 
     Raises:
         DataError: the tokenizer or the template cannot be used.
@@ -83,6 +91,7 @@ def make_reader(
         sequence_length=data.sequence_length,
         overlength=data.overlength,
         screen=make_screen(data),
+        gates=None if held_out_from is None else make_gates(data, held_out_from=held_out_from),
     )
     return reader, len(tokenizer)
 
@@ -101,7 +110,7 @@ def scan(reader: Reader, data: DataSection, *, on_progress: Progress | None, kee
         on_progress: called with ("reading", bytes done, bytes in all).
         keep: folder for the documents' tokens; None keeps only what is wrong.
     """
-    found = Scan(reader.files)
+    found = Scan(reader.files, gates=reader.gates)
     sizes = [sum(path.stat().st_size for path in file.hashed_paths()) for file in reader.files]
     processes = 1 if sum(sizes) < _SMALL_BYTES else num_workers(data.workers)
     tasks = _tasks(reader, data, found)
@@ -216,6 +225,9 @@ def _count(found: Scan, result: ChunkResult) -> None:
     found.rows_by_source[file.source] = found.rows_by_source.get(file.source, 0) + result.rows_read
     found.private.setdefault(file.source, Found()).add(result.private)
     count_lost(found.lost.setdefault(file.source, {}), result.lost)
+    if result.looked.leaks:
+        found.leaks.setdefault(result.file, []).extend(result.looked.leaks)
+        found.items_met.update(result.looked.items)
 
 
 def _check_files(found: Scan) -> None:
@@ -234,7 +246,8 @@ class _Spill:
     def __init__(self, folder: Path) -> None:
         self._paths = (folder / "ids", folder / "mask")
         self._files: list[IO[bytes]] = [path.open("wb") for path in self._paths]
-        self._columns: list[list[NDArray[Any]]] = [[], [], [], [], []]
+        self._columns: list[list[NDArray[Any]]] = [[], [], [], [], [], []]
+        self._marks = MarkFile(folder)
         self._answers: list[Answers] = []
 
     def __enter__(self) -> _Spill:
@@ -243,9 +256,11 @@ class _Spill:
     def __exit__(self, *error: object) -> None:
         for file in self._files:
             file.close()
+        self._marks.close()
 
     def add(self, result: ChunkResult) -> None:
         """Appends the documents of one chunk."""
+        first_mark = self._marks.add(result.file, result.looked.marks)
         if not len(result.lengths):
             return
         self._files[0].write(result.ids.tobytes())
@@ -254,7 +269,7 @@ class _Spill:
         supervised = np.add.reduceat(result.mask.view(np.uint8), starts, dtype=np.int64)
         numbers = np.full(len(result.lengths), result.file, np.int64)
         for column, values in zip(
-            self._columns, (result.lengths, supervised, result.rows, result.groups, numbers), strict=True
+            self._columns, (result.lengths, supervised, result.rows, result.groups, numbers, first_mark + result.marked), strict=True
         ):
             column.append(values)
         if result.answers is not None:
@@ -264,7 +279,9 @@ class _Spill:
         """Hands everything to `found`, the tokens memory-mapped; after the files are closed."""
         if not self._columns[0]:
             return
-        found.lengths, found.supervised, found.rows, found.groups, found.file_of = map(np.concatenate, self._columns)
+        columns = map(np.concatenate, self._columns)
+        found.lengths, found.supervised, found.rows, found.groups, found.file_of, found.marked = columns
         found.answers = Answers.joined(self._answers) if self._answers else None
         found.ids = np.memmap(self._paths[0], np.uint32, "r")
         found.mask = np.memmap(self._paths[1], np.bool_, "r")
+        found.marks = self._marks.finish()

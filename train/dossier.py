@@ -79,6 +79,8 @@ class Dossier:
         account: what was read and learned from; account_origin: the file and key that has it.
         config: the frozen configuration of the newest attempt as plain values; config_origin: its file.
         metrics: the lines of steps and evaluations along the chain of attempts.
+        licences: of sources, where they were said at a release. parity: what the exported model was held against.
+        released: folder of the release that the pages are made for; None before there is one.
     """
 
     path: Path
@@ -95,6 +97,10 @@ class Dossier:
     evaluations: tuple[Evaluated, ...]
     goodput: Mapping[str, Any]
     plan: Mapping[str, Any]
+    licences: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    parity_origin: str
+    released: Path | None
 
     @property
     def name(self) -> str:
@@ -119,8 +125,8 @@ class Dossier:
                 yield from ((evaluated, task) for task in evaluated.tasks)
 
 
-def read_dossier(path: Path) -> Dossier:
-    """Returns what is on file about the run in folder `path`.
+def read_dossier(path: Path, released: Path | None = None) -> Dossier:
+    """Returns what is on file about the run in folder `path`; `released` is a release of it that is being made.
 
     Raises:
         UserError: the folder holds no attempt of a run.
@@ -133,12 +139,13 @@ def read_dossier(path: Path) -> Dossier:
     config = OmegaConf.to_container(OmegaConf.load(frozen[-1].config_path))
     start = frozen[-1].read_start() or {}
     account, origin = _account(manifest, start)
+    parity = read_json(released / "evidence" / "parity.json") if released else None
     return Dossier(
         path=path,
         status=state_of(path),
         manifest=manifest,
         result=read_json(path / RESULT) or {},
-        config=config if isinstance(config, dict) else {},
+        config={str(name): values for name, values in config.items()} if isinstance(config, dict) else {},
         config_origin=str(frozen[-1].config_path.relative_to(path)),
         account=account,
         account_origin=origin,
@@ -148,6 +155,10 @@ def read_dossier(path: Path) -> Dossier:
         evaluations=_evaluations(path, manifest, start),
         goodput=read_json(path / "goodput.json") or {},
         plan=read_json(path / "plan.json") or {},
+        licences=read_json(path / "licences.json") or {},
+        parity=parity or manifest.get("parity") or {},
+        parity_origin="evidence/parity.json: " if parity else f"{MANIFEST}: parity.",
+        released=released,
     )
 
 

@@ -1,103 +1,140 @@
-"""A model folder scored on a run's held-out data: loss and perplexity, in total and by source. One process."""
+"""A model folder in memory, and what it makes of held-out data and of plain texts. One process."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import time
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from configs import atomic
-from configs.errors import CheckpointError, ConfigError
-from configs.runfolder import RunFolder, read_json
+from configs.atomic import sha256_file
+from configs.errors import CheckpointError, ConfigError, UserError
+from configs.runfolder import RunFolder
+from configs.schema import DataSection, RunConfig, SourceSection
+from configs.schema.objective import LIKELIHOOD, REFERENCED
+from data_pipelines.build import prepare
 from data_pipelines.index import Store, open_part
 from data_pipelines.tokenize import load_tokenizer
-from train import attention
+from train import attention, reference
 from train.distributed import Dims
-from train.evaluate import Evaluation, Evaluator
+from train.evaluate import Evaluator
+from train.export import read_chat_settings
+from train.held_out import Items, measure
 from train.models import check_vocabulary, load_exported
+from train.objectives import Documents, Objective, Sft, build_objective
 from train.scores import Scores, base_model
 
-EVAL_NAME = "eval.json"
+# Longest piece of a plain text that is scored at once, in tokens.
+TEXT_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class FolderScore:
-    """What one model folder came to; losses are means per learned token, in nats.
+@dataclass(slots=True)
+class Subject:
+    """A model in memory, in evaluation mode.
 
     Attributes:
-        model: the folder; kind: `adapter` or `full`.
-        store: fingerprint of the held-out data; documents, targets: how many, and of learned tokens.
-        loss_by_source: as training reports it; perplexity: exp(loss), None when that overflows.
-        device, precision: what computed it, in which arithmetic.
+        precision: of the arithmetic of losses: bf16 on a GPU that has it, else fp32.
+        plain_attention: what transformers gave it, for all but packed rows.
     """
 
-    model: str
-    kind: str
-    store: str
-    documents: int
-    targets: int
-    loss: float
-    perplexity: float | None
-    loss_by_source: dict[str, float]
-    device: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+    device: torch.device
     precision: str
-    seconds: float
-    written: str
+    plain_attention: str
+    settings: DataSection
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up rows."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
 
 
-def evaluate_folder(folder: Path, run: RunFolder, *, device: torch.device, rows: int) -> FolderScore:
-    """Returns the score of `folder` on what `run` held out.
-
-    Args:
-        folder: an exported model or adapter.
-        run: whose held-out data.
-        device: where to compute; a GPU computes in bf16 where it can, a CPU in fp32.
-        rows: packed rows at once.
-
-    Raises:
-        ConfigError: the run held nothing out, or the model was made for other tokens.
-    """
-    began = time.monotonic()
-    store = held_out(run)
+def load_subject(folder: Path, device: torch.device) -> Subject:
+    """Returns the model of `folder`, whole or an adapter around its base, on `device`."""
     model, tokenizer = load_exported(folder, device=device)
-    check_same_tokens(folder, tokenizer, run)
     check_vocabulary(base_model(model), tokenizer)
     precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp32":
         model.float()
     attention.register()
-    base_model(model).set_attn_implementation(attention.choose("auto", device)[0])
-    pad = tokenizer.pad_token_id
-    evaluator = Evaluator(store, Dims(0, 1, 1), device, rows, pad if pad is not None else (tokenizer.eos_token_id or 0))
-    result = evaluator.run(Scores(model, precision=precision))
-    assert result is not None  # nobody may stop it halfway
-    is_adapter = (folder / "adapter_config.json").is_file()
-    return score_of(folder, "adapter" if is_adapter else "full", store, result, device, precision, time.monotonic() - began)
+    plain = str(base_model(model).config._attn_implementation)
+    return Subject(folder, model, tokenizer, device, precision, plain, read_chat_settings(folder))
 
 
-def score_of(
-    folder: Path, kind: str, store: Store, result: Evaluation, device: torch.device, precision: str, seconds: float
-) -> FolderScore:
-    """Returns the figures of one evaluation with everything that they belong to."""
-    return FolderScore(
-        model=str(folder.absolute()),
-        kind=kind,
-        store=store.fingerprint,
-        documents=store.num_documents,
-        targets=result.targets,
-        loss=result.loss,
-        perplexity=result.perplexity if math.isfinite(result.perplexity) else None,
-        loss_by_source=result.loss_by_source,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        precision=precision,
-        seconds=round(seconds, 2),
-        written=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
+def plain_model(subject: Subject) -> Any:
+    """Returns the model as transformers loads it, for everything but packed rows."""
+    base_model(subject.model).set_attn_implementation(subject.plain_attention)
+    return subject.model
+
+
+def score_store(subject: Subject, store: Store, rows: int, objective: Objective | None = None) -> Items:
+    """Returns what `objective` (likelihood without one) measures of each item of `store`, `rows` packed rows at once."""
+    base_model(subject.model).set_attn_implementation(attention.choose("auto", subject.device)[0])
+    evaluator = Evaluator(store, Dims(0, 1, 1), subject.device, rows, subject.pad_id, objective or Sft())
+    return measure(evaluator, Scores(subject.model, precision=subject.precision))
+
+
+def score_texts(subject: Subject, files: Sequence[Path], rows: int) -> Items:
+    """Returns the loss of each document of `files` (text, JSONL and so on), every token counting.
+
+    Long documents are cut into pieces of up to 1,024 tokens, of which the first token is given; the pieces of one document are
+    one item. The tokens go into a private temporary folder.
+    """
+    stems = [path.name.split(".")[0] for path in files]
+    if len(set(stems)) < len(stems):
+        raise UserError(f"two of the files are called {max(stems, key=stems.count)}; a file is told from others by its name")
+    most = getattr(base_model(subject.model).config, "max_position_embeddings", None) or TEXT_TOKENS
+    with tempfile.TemporaryDirectory(prefix="aisc-texts-") as folder:
+        data = DataSection(
+            sources={stem: SourceSection(path=str(path)) for stem, path in zip(stems, files, strict=True)},
+            validation="none",
+            sequence_length=min(TEXT_TOKENS, int(most)),
+            overlength="split",
+            workers=1,
+            store=folder,
+        )
+        prepared = prepare(data, "cpt", str(subject.folder), seed=0, command="evaluation.forgetting")
+        return score_store(subject, prepared.train, rows)
+
+
+def file_hashes(files: Sequence[Path]) -> dict[str, str]:
+    """Returns the SHA-256 of each file.
+
+    Raises:
+        UserError: one is not there.
+    """
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    return {str(path): sha256_file(path) for path in files}
+
+
+def held_out_objective(config: RunConfig, run: RunFolder, store: Store) -> Objective:
+    """Returns the objective of `run` for its held-out documents.
+
+    Raises:
+        ConfigError: the log-probabilities of its reference are gone, or it is a reward model.
+    """
+    if config.objective.name in LIKELIHOOD:
+        return Sft()
+    if config.objective.name == "reward":
+        raise ConfigError(f"{run.name}: is a reward model, no language model; its held-out accuracy is in result.json")
+    column = None
+    if config.objective.name in REFERENCED:
+        weights = str(newest_start(run)["weights"])
+        name = reference.fingerprint(str(newest_start(run)["store"]), weights, config)
+        path = store.folder.parent / reference.FOLDER / name / "validation.npy"
+        if not path.is_file():
+            raise ConfigError(f"{path}: the reference's log-probabilities of {run.name} are gone; a run on this data computes them again")
+        column = np.load(path, allow_pickle=False)
+    return build_objective(config.objective, Documents.of(store, column))
 
 
 def held_out(run: RunFolder) -> Store:
@@ -144,12 +181,3 @@ def check_same_tokens(folder: Path, tokenizer: Any, run: RunFolder) -> None:
     known = next((place for place in (original, exported) if place.is_dir()), None)
     if known is not None and load_tokenizer(str(known)).get_vocab() != tokenizer.get_vocab():
         raise ConfigError(f"{folder}: has another vocabulary than {run.name}, whose held-out data is tokenised already; their losses cannot be compared")
-
-
-def record(run: RunFolder, score: FolderScore) -> Path:
-    """Writes the score into the run's eval.json, in place of an older one of the same model; returns the file."""
-    path = run.path / EVAL_NAME
-    before = (read_json(path) or {}).get("evaluations", [])
-    kept = [line for line in before if (line["model"], line["store"]) != (score.model, score.store)]
-    atomic.write_json(path, {"evaluations": [*kept, dataclasses.asdict(score)]})
-    return path

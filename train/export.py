@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from math import prod
@@ -12,26 +13,55 @@ import torch
 from torch import Tensor, nn
 
 from configs import atomic
-from configs.errors import ConfigError, RunFailed
+from configs.errors import ConfigError
 from configs.schema import DataSection
-from train.export_weights import plan_weights, write_weights
-from train.models import load_exported
+from data_pipelines.prompts import stop_ids
+from train.export_weights import plan_weights, saved_buffers, write_weights
+from train.models import check_vocabulary, load_exported
 from train.optimizer import whole_shape
+from train.parity import (
+    BOUNDS,
+    Gate,
+    Observed,
+    Trained,
+    check_folder,
+    check_same,
+    fixed_gate,
+    largest_difference,
+    logits_of,
+    observe,
+    refused,
+    tokenizer_facts,
+)
 from train.scores import base_model
 from train.shards import TensorReader
 
 CHAT_SETTINGS_NAME = "aisc.json"
-# Largest relative difference of logits between adapter and merged weights: rounding of one more addition per weight.
-MERGE_BOUND = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+PARITY_NAME = "parity.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: the folder, `adapter`, `merged` or `full`, and the size in bytes."""
+    """What was written: the folder, `adapter`, `merged` or `full`, the size in bytes, the figures of the parity gate."""
 
     folder: Path
     kind: str
     size_bytes: int
+    parity: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a written folder is compared with before anybody sees it."""
+
+    gate: Gate
+    expected: Observed
+    tokenizer: dict[str, Any]
+
+
+def held_against(trained: Trained) -> Checked:
+    """Returns the answers of a trained model; it may be merged or let go afterwards."""
+    return Checked(trained.gate, observe(trained.model, trained.gate), tokenizer_facts(trained.tokenizer))
 
 
 def export_model(
@@ -44,6 +74,7 @@ def export_model(
     merge: bool,
     dtype: torch.dtype,
     card: str,
+    checked: Checked | None = None,
 ) -> Exported:
     """Writes `model` to `folder`, under a temporary name first; an older export there is replaced.
 
@@ -56,13 +87,14 @@ def export_model(
         merge: write merged weights instead of an adapter: those in memory, which this merges.
         dtype: type of the exported weights (adapters keep theirs).
         card: text of README.md.
+        checked: what the written folder must equal; None: not compared, as nothing was computed to write it.
 
     Raises:
-        RunFailed: merged weights do not give the adapter's logits.
+        RunFailed: merged weights, or the folder read back, differ from the trained model. The older export is still there.
     """
     kind = export_kind(model, merge)
     if kind == "merged":
-        model, reader = merge_adapter(model), None
+        model, reader = merge_adapter(model, checked.gate if checked else None), None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.temporary_folder(folder) as temporary:
         if kind == "adapter":
@@ -74,13 +106,20 @@ def export_model(
         settings = {"system_prompt": data.system_prompt, "template_args": data.template_args}
         atomic.write_json(temporary / CHAT_SETTINGS_NAME, settings)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+        parity = None
+        if checked is not None:
+            device = next(model.parameters()).device
+            parity, found = check_folder(temporary, checked.gate, checked.expected, checked.tokenizer, device)
+            if kind != "adapter" and reader is None:
+                parity["written"] = check_written(model, found, checked.gate, dtype)
+            atomic.write_json(temporary / PARITY_NAME, parity)
         for path in temporary.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         if folder.exists():
             atomic.remove_folder(folder)
         atomic.publish_folder(temporary, folder)
-    return Exported(folder, kind, size)
+    return Exported(folder, kind, size, parity)
 
 
 def export_kind(model: nn.Module, merge: bool) -> str:
@@ -129,34 +168,38 @@ def _save_configs(folder: Path, base: Any, dtype: torch.dtype | None) -> None:
         base.config.use_cache, base.config.dtype = before
 
 
-def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds the weights to `dtype` in place, keeping the type they have in memory."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.to(dtype))
-
-
-def merge_adapter(model: nn.Module) -> nn.Module:
+def merge_adapter(model: nn.Module, gate: Gate | None = None) -> nn.Module:
     """Returns the base model with the adapter added to its weights.
 
     Raises:
-        RunFailed: the logits of a short probe differ from the adapter's by more than the bound of the weights' type.
+        RunFailed: the merged model differs from base and adapter in what it says to the gate's prompts.
     """
-    vocab_size = base_model(model).config.vocab_size
-    probe = (torch.arange(16) * 37 % vocab_size)[None].to(next(model.parameters()).device)
-    model.eval()
-    with torch.no_grad():
-        before = model(input_ids=probe, use_cache=False).logits.float()
-        merged: nn.Module = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
-        after = merged(input_ids=probe, use_cache=False).logits.float()
-    bound = MERGE_BOUND[next(merged.parameters()).dtype]
-    difference = float((before - after).abs().max() / before.abs().max())
-    if not difference <= bound:
-        raise RunFailed(
-            f"export: merged weights give other logits than the adapter (relative difference {difference:.2g}, "
-            f"expected at most {bound:g}); nothing was written"
-        )
+    gate = gate or fixed_gate(base_model(model).config.vocab_size)
+    expected = observe(model, gate)
+    merged: nn.Module = model.eval().merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    check_same(expected, observe(merged, gate), dtype=expected.dtype, what="the merged model")
     return merged
+
+
+def check_written(model: nn.Module, found: Observed, gate: Gate, dtype: torch.dtype) -> float:
+    """Rounds the weights of `model` in place to `dtype`, as they were written, and compares; returns the difference.
+
+    The bound of a coarse dtype would hide a small fault that this one shows: rounded alike, logits are alike.
+
+    Raises:
+        RunFailed: the folder says something else.
+    """
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *saved_buffers(model).values()]:
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.to(dtype))
+    difference = largest_difference(logits_of(model, gate), found.logits)
+    if not difference <= BOUNDS[found.dtype]:
+        raise refused(
+            f"the written folder: logits differ by {difference:.2g} of the largest from those of the same weights in memory, "
+            f"rounded to {dtype}; expected at most {BOUNDS[found.dtype]:g}"
+        )
+    return difference
 
 
 def probe_logits(model: nn.Module) -> Tensor:
@@ -166,11 +209,6 @@ def probe_logits(model: nn.Module) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(input_ids=probe, use_cache=False).logits.float()
     return logits
-
-
-def relative_difference(before: Tensor, after: Tensor) -> float:
-    """Returns the largest difference of two tensors, as a share of the first one's largest entry."""
-    return float((before - after).abs().max() / before.abs().max())
 
 
 def original_dtype(model_path: str | None, fallback: torch.dtype = torch.float32) -> torch.dtype:
@@ -200,7 +238,9 @@ def read_chat_settings(folder: Path) -> DataSection:
     return DataSection(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def convert(source: Path, target: Path, *, merge: bool, dtype_name: str | None) -> Exported:
+def convert(
+    source: Path, target: Path, *, merge: bool, dtype_name: str | None, trained: Trained | None = None
+) -> Exported:
     """Writes the exported model `source` to `target` in another form.
 
     Args:
@@ -208,27 +248,28 @@ def convert(source: Path, target: Path, *, merge: bool, dtype_name: str | None) 
         target: must not exist.
         merge: adapter and base as one model.
         dtype_name: of the weights written; None: that of the base.
+        trained: the run's own model, which what is written must equal; None: `source` as it is.
 
     Raises:
         ConfigError: a whole model cannot be merged, an adapter has no other dtype, or files are missing.
-        RunFailed: what was written, read back by transformers, gives other logits; nothing is left of it.
+        RunFailed: what was written, read back by transformers, differs; nothing is left of it.
     """
     is_adapter = (source / "adapter_config.json").is_file()
     if merge and not is_adapter:
         raise ConfigError(f"{source}: --merge: is a whole model already")
     if dtype_name and is_adapter and not merge:
         raise ConfigError(f"{source}: --dtype {dtype_name}: an adapter keeps its dtype; --merge writes a whole model")
-    cpu = torch.device("cpu")
-    model, tokenizer = load_exported(source, device=cpu)
+    model, tokenizer = load_exported(source, device=torch.device("cpu"))
+    check_vocabulary(base_model(model), tokenizer)
     stored = next(base_model(model).parameters()).dtype
     dtype = getattr(torch, dtype_name) if dtype_name else stored
-    # Merged and compared in float32: what is left of a difference then is an error, not rounding.
+    # Merged and compared in float32: what is left of a difference then is an error, or the rounding of what is written.
     model.float()
+    checked = held_against(trained) if trained else held_against(Trained(model, tokenizer, own_gate(model, tokenizer, source)))
     card = source / "README.md"
     with atomic.temporary_folder(target) as temporary:
-        written = temporary / "model"
         exported = export_model(
-            written,
+            temporary / "model",
             model,
             tokenizer,
             read_chat_settings(source),
@@ -236,15 +277,14 @@ def convert(source: Path, target: Path, *, merge: bool, dtype_name: str | None) 
             merge=merge,
             dtype=dtype,
             card=card.read_text(encoding="utf-8") if card.is_file() else "",
+            checked=checked,
         )
-        again = load_exported(written, device=cpu)[0].float()
-        expected = base_model(model) if merge else model
-        round_weights(base_model(expected), dtype)
-        difference = relative_difference(probe_logits(expected), probe_logits(again))
-        if not difference <= MERGE_BOUND[torch.float32]:
-            raise RunFailed(
-                f"export: the weights written give other logits (relative difference {difference:.2g}, expected at "
-                f"most {MERGE_BOUND[torch.float32]:g}); nothing was left at {target}"
-            )
-        atomic.publish_folder(written, target)
-    return Exported(target, exported.kind, exported.size_bytes)
+        atomic.publish_folder(temporary / "model", target)
+    return dataclasses.replace(exported, folder=target)
+
+
+def own_gate(model: nn.Module, tokenizer: Any, folder: Path) -> Gate:
+    """Returns the gate of fixed token ids for a folder without a run."""
+    stop = stop_ids(tokenizer, read_chat_settings(folder))
+    vocab_size = base_model(model).get_input_embeddings().weight.shape[0]
+    return fixed_gate(vocab_size, stop_ids=stop, pad_id=tokenizer.pad_token_id)

@@ -59,7 +59,7 @@ def plan_weights(model: Any, dtype: torch.dtype, *, file_bytes: int = FILE_BYTES
         ConfigError: the original form of a weight needs several tensors at once.
     """
     parameters = {name: whole_shape(parameter) for name, parameter in model.named_parameters()}
-    shapes = parameters | {name: tuple(buffer.shape) for name, buffer in _saved_buffers(model).items()}
+    shapes = parameters | {name: tuple(buffer.shape) for name, buffer in saved_buffers(model).items()}
     ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
     empty = {
         name: torch.empty(shape, dtype=_written_dtype(model, name, dtype), device="meta")
@@ -92,7 +92,7 @@ def write_weights(folder: Path, plan: WeightPlan, model: Any, reader: TensorRead
     """
     files = {name: TensorsToCome(folder / name, tensors) for name, tensors in plan.files.items()}
     where = {name: file for file, tensors in plan.files.items() for name in tensors}
-    memory = dict(model.named_parameters()) | _saved_buffers(model)
+    memory = dict(model.named_parameters()) | saved_buffers(model)
     stored = reader.names() if reader is not None else ()
     for name in plan.sources:
         if reader is not None and f"model.{name}" in stored:
@@ -110,7 +110,7 @@ def write_weights(folder: Path, plan: WeightPlan, model: Any, reader: TensorRead
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
-def _saved_buffers(model: nn.Module) -> dict[str, Tensor]:
+def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Returns the buffers that belong to the model's weights; others are computed when it is built."""
     passing = {
         f"{prefix}.{name}" if prefix else name

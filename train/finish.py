@@ -18,7 +18,10 @@ from data_pipelines.build import Prepared
 from data_pipelines.index import META_NAME
 from train import lineage
 from train.card import model_card
-from train.export import Exported, export_model, original_dtype
+from train.export import Checked, Exported, export_kind, export_model, held_against, original_dtype
+from train.parity import Trained
+from train.parity_run import gate_for
+from train.scores import base_model
 from train.shards import TensorReader
 from train.state import RunState
 
@@ -80,7 +83,9 @@ def finish(
         merge=config.export.merge,
         dtype=dtype,
         card=model_card(folder.name, config, prepared, manifest, result),
+        checked=what_to_equal(model, tokenizer, config, prepared),
     )
+    manifest["parity"] = exported.parity
     manifest["outputs"] = {
         str(path.relative_to(folder.path)): atomic.sha256_file(path)
         for path in sorted(exported.folder.rglob("*"))
@@ -92,6 +97,14 @@ def finish(
     atomic.write_json(folder.result_path, result)
     has_replies = any((a.path / "replies.jsonl").exists() for a in folder.attempts())
     return Finished(folder.path, result, exported, has_replies)
+
+
+def what_to_equal(model: nn.Module, tokenizer: Any, config: RunConfig, prepared: Prepared) -> Checked | None:
+    """Returns what a merged export must equal; None for other exports, which write what a checkpoint holds."""
+    if export_kind(model, config.export.merge) != "merged":
+        return None
+    vocab_size = base_model(model).get_input_embeddings().weight.shape[0]
+    return held_against(Trained(model, tokenizer, gate_for(prepared.validation, tokenizer, config, vocab_size)))
 
 
 def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from configs.errors import ConfigError
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
+from train.adapter_fit import check_adapter_fits
 from train.optimizer import whole_shape
 from train.quiet import quiet_libraries
 
@@ -198,6 +200,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         if not name or not (base / "config.json").is_file():
             raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
     check_weights(base)
+    if adapter.is_file():
+        check_adapter_fits(folder, base)
     if is_classifier(base):
         raise ConfigError(
             f"{base}: holds a reward model, which scores answers and writes none; "
@@ -209,5 +213,8 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
     if adapter.is_file():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        # peft warns of experts whose adapters were saved in the form that it would convert them to.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+            model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.to(device).eval(), load_tokenizer(str(folder))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from configs.schema.adapter import AdapterSection
 from configs.schema.cluster import ClusterSection
 from configs.schema.data import DataSection, SourceSection
+from configs.schema.evaluation import EvaluationSection
 from configs.schema.execution import (
     CheckpointSection,
     EngineSection,
-    EvaluationSection,
     ExportSection,
     GuardSection,
     RunSection,

@@ -23,6 +23,9 @@ class SourceSection:
     weight: float = setting(
         1.0, identity=True, help="How often this source's documents appear per epoch: 2.0 twice, 0.5 a fixed half."
     )
+    licence: str = setting(
+        "", identity=False, help="What its owner allows, e.g. CC-BY-4.0; a release needs it. Empty: data.licence."
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +61,9 @@ class DataSection:
     limit: int | None = setting(
         None, identity=True, help="Use only the first N rows of each source; null: all."
     )
+    licence: str = setting(
+        "", identity=False, help="Licence of the data where a source has none of its own; a release needs it."
+    )
     privacy: str = setting(
         "off",
         identity=True,
@@ -66,6 +72,24 @@ class DataSection:
     )
     privacy_key: str | None = setting(
         None, identity=False, help="File (mode 0600) with the secret of `privacy: mask`; null: $AISC_PRIVACY_KEY. It is stored nowhere."
+    )
+    duplicates: str = setting(
+        "refuse",
+        identity=True,
+        choices=("off", "report", "drop", "refuse"),
+        help="Training rows that repeat held-out ones, exactly or nearly: not looked for, counted, left out of training, or an error.",
+    )
+    duplicate_similarity: float = setting(
+        0.8, identity=True, help="Share of common 4-character pieces (Jaccard, 0.5 to 1) from which two rows are near duplicates."
+    )
+    decontaminate: list[str] = setting(
+        factory=list, identity=True, help="Files of evaluation items (JSONL, JSON, CSV, Parquet) that must not be in the training rows."
+    )
+    contaminated: str = setting(
+        "drop",
+        identity=True,
+        choices=("report", "drop", "refuse"),
+        help="Training rows that hold an item of `decontaminate`: counted, left out, or an error.",
     )
     online: bool = setting(False, identity=False, help="Allow hub:NAME sources to be fetched from the network.")
     workers: int = setting(0, identity=False, help="Processes that read and tokenise; 0: one per core.")
@@ -82,6 +106,8 @@ class DataSection:
             found.append(f"data.sequence_length={self.sequence_length}: expected 8 or more")
         if self.limit is not None and self.limit < 1:
             found.append(f"data.limit={self.limit}: expected 1 or more, or null")
+        if not 0.5 <= self.duplicate_similarity <= 1:
+            found.append(f"data.duplicate_similarity={self.duplicate_similarity}: expected 0.5 to 1")
         if self.max_bad_rows < 0:
             found.append(f"data.max_bad_rows={self.max_bad_rows}: expected 0 or more")
         for name, source in self.sources.items():

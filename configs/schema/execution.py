@@ -1,4 +1,4 @@
-"""`engine`, `checkpoint`, `evaluation`, `guard`, `export`, `run`, `tracker`: where it runs and what it leaves."""
+"""`engine`, `checkpoint`, `guard`, `export`, `run`, `tracker`: where it runs and what it leaves."""
 
 from __future__ import annotations
 
@@ -46,25 +46,6 @@ class CheckpointSection:
     def problems(self) -> list[str]:
         """Returns what is wrong with these values, one sentence each."""
         return [] if self.keep >= 1 else [f"checkpoint.keep={self.keep}: expected 1 or more"]
-
-
-@dataclass(kw_only=True, slots=True)
-class EvaluationSection:
-    every: str = setting("10%", identity=False, help="How often to evaluate: `10%` of the run, `100 steps`, or `end`.")
-    before: bool = setting(True, identity=False, help="Evaluate before step 1 too.")
-    patience: int = setting(
-        0, identity=True, help="Stop after this many evaluations without a better eval_loss; 0: never."
-    )
-    replies: int = setting(4, identity=False, help="Held-out prompts answered at each evaluation, into a 0600 file.")
-    max_new_tokens: int = setting(64, identity=False, help="Longest of those answers, in tokens.")
-
-    def problems(self) -> list[str]:
-        """Returns what is wrong with these values, one sentence each."""
-        found = []
-        for name in ("patience", "replies", "max_new_tokens"):
-            if getattr(self, name) < 0:
-                found.append(f"evaluation.{name}={getattr(self, name)}: expected 0 or more")
-        return found
 
 
 @dataclass(kw_only=True, slots=True)

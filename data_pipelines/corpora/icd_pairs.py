@@ -77,7 +77,7 @@ def _row(question: str, chosen: str, rejected: str, category: str) -> Row:
 
 def bag_of_words(rows: list[Row]) -> Any:
     """Returns how often each word is in the chosen answer less in the rejected one, and so for words of the question."""
-    from scipy.sparse import hstack  # type: ignore[import-untyped]
+    from scipy.sparse import hstack
     from sklearn.feature_extraction.text import CountVectorizer  # type: ignore[import-untyped]
 
     answers = [row[name] for name in ("chosen", "rejected") for row in rows]
@@ -131,7 +131,7 @@ def without_solved(rows: list[Row]) -> tuple[list[Row], dict[str, Any]]:
     solved = {name: sure >= SOLVED for name, sure in before.items()}
     drop = np.any(list(solved.values()), axis=0).reshape(-1, 2).any(axis=1).repeat(2)
     kept = [row for row, out in zip(rows, drop, strict=True) if not out]
-    after = measure(kept)
+    after = measure(kept) if kept else {}
     report = {
         "pairs": len(rows),
         "solved": {name: int(found.sum()) for name, found in solved.items()},

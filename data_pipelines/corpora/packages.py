@@ -28,6 +28,7 @@ PACKAGES = {
         Package("pycantonese", "5.0.0", "4a010973683fb8d14313ef44cdf7a4ded1adbe1a1bc64c93d0f75e65f141dd1a"),
         Package("simple-icd-10-cm", "1.5.0", "6d461d71dc26aedc530ae65f02cfb578a154e49507c32e8241e75f701d4b7e42"),
         Package("oncoref", "1.20.0", "78ebb0be308590feafb992218c284a151051c0a11d006134c1885107bb91dee8"),
+        Package("presidio-evaluator", "0.3.2", "57614fe604e52b78e6de25b767c59265886b93bbcdc6c7e43ab2657d3f6302be"),
         Package("trl", "1.16.0", "c4726e139dd40e1a41661511c639c8a68416782b2e3e8c0befebd77bb7ba0396"),
     )
 }

@@ -2,7 +2,8 @@
 
 Sentences of the Hong Kong Cantonese Corpus (Luke and Wong 2015, CC BY 4.0) and of CTCPC (CC0), both inside the package
 pycantonese; the rejected answer is the sentence converted by OpenCC (t2s). Both answers have the same number of
-characters, and no request says which script is wanted, so that only the script tells them apart.
+characters (with --tokenizer, of that tokenizer's tokens too), and no request says which script is wanted, so that only the
+script tells them apart.
 
     TO/pairs/{train,held_out}.jsonl   {"prompt", "chosen", "rejected"}   dpo, orpo, simpo, reward
     TO/kto/{train,held_out}.jsonl     {"prompt", "completion", "label"}  kto: both answers, each with its label
@@ -16,7 +17,7 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Counts:
     simplified_characters: int = 0
     other_length_once_converted: int = 0
     too_alike: int = 0
+    other_number_of_tokens: int = 0
     not_sampled: int = 0
     train: int = 0
     held_out: int = 0
@@ -91,7 +93,9 @@ def read_sentences(package: Path) -> Iterator[str]:
         yield re.sub(r"\s", "", text)
 
 
-def pairs(sentences: Iterable[str], scripts: Scripts, counts: Counts) -> Iterator[tuple[str, str]]:
+def pairs(
+    sentences: Iterable[str], scripts: Scripts, counts: Counts, num_tokens: Callable[[str], int] = len
+) -> Iterator[tuple[str, str]]:
     """Yields (sentence, the same in Simplified script) for the sentences that can be told apart by script alone."""
     seen: set[str] = set()
     for sentence in sentences:
@@ -111,6 +115,8 @@ def pairs(sentences: Iterable[str], scripts: Scripts, counts: Counts) -> Iterato
             counts.too_alike += 1
         elif scripts.has_simplified(sentence):
             counts.simplified_characters += 1
+        elif num_tokens(sentence) != num_tokens(simplified):
+            counts.other_number_of_tokens += 1
         else:
             yield sentence, simplified
 
@@ -141,12 +147,22 @@ def labelled(rows: Iterable[Row]) -> list[Row]:
     return sorted(made, key=lambda row: digest(str(row["completion"]), "order"))
 
 
-def build(target: Path, cache: Path, *, num_pairs: int = NUM_PAIRS) -> Counts:
+def counter(tokenizer: Path | None) -> Callable[[str], int]:
+    """Returns what counts the tokens of a text; characters without a tokenizer's folder."""
+    if tokenizer is None:
+        return len
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    return lambda text: len(backend.encode(text, add_special_tokens=False).ids)
+
+
+def build(target: Path, cache: Path, *, num_pairs: int = NUM_PAIRS, tokenizer: Path | None = None) -> Counts:
     """Writes the files of `target` and about.json; returns the counts."""
     counts = Counts()
-    found = sorted(
-        pairs(read_sentences(fetch("pycantonese", cache)), Scripts.load(), counts), key=lambda pair: digest(pair[0], "order")
-    )
+    sentences = read_sentences(fetch("pycantonese", cache))
+    found = list(pairs(sentences, Scripts.load(), counts, counter(tokenizer)))
+    found.sort(key=lambda pair: digest(pair[0], "order"))
     counts.not_sampled = max(0, len(found) - num_pairs)
     sides: dict[str, list[Row]] = {"train": [], "held_out": []}
     for chosen, rejected in found[:num_pairs]:
@@ -171,10 +187,11 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path(".cache/demo/script_pairs"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/packages"))
     parser.add_argument("--pairs", type=int, default=NUM_PAIRS)
+    parser.add_argument("--tokenizer", type=Path, help="folder; keep pairs of equally many of its tokens")
     arguments = parser.parse_args()
     if (arguments.to / "about.json").is_file():
         return
-    counts = build(arguments.to, arguments.cache, num_pairs=arguments.pairs)
+    counts = build(arguments.to, arguments.cache, num_pairs=arguments.pairs, tokenizer=arguments.tokenizer)
     print("script pairs: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(counts).items()))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipelines.privacy.kinds import Certainty, Match
+from data_pipelines.privacy.surnames import PLACES_EN
 
 _WORD = r"[A-Z][A-Za-z'.-]*"
 _WORDS = rf"{_WORD}(?: {_WORD}){{0,4}}"
@@ -34,8 +35,14 @@ _ADDRESS = re.compile(
 )
 
 
+# A number and a name right before one of Hong Kong's districts: whatever the street calls itself.
+_IN_DISTRICT = re.compile(rf"(?<![A-Za-z0-9/.,-])(?<!\d )\d{{1,4}}[A-Z]? {_WORD}(?: {_WORD}){{0,3}}, ?(?:{PLACES_EN})(?:, ?{_PLACE}){{0,3}}(?![A-Za-z])")
+
+
 def find(text: str) -> Iterator[Match]:
     """Yields addresses: a numbered street, or a flat or floor with something behind it."""
     for found in _ADDRESS.finditer(text):
         if re.search(r"\d", found.group()):
             yield Match("address_en", found.start(), found.end(), Certainty.SHAPE)
+    for found in _IN_DISTRICT.finditer(text):
+        yield Match("address_en", found.start(), found.end(), Certainty.SHAPE)

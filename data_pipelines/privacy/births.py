@@ -17,7 +17,7 @@ DATE = (
     rf"|{_HAN}{{4}}年{_HAN}{{1,3}}月{_HAN}{{1,3}}[日號号]|(?:18|19|20)\d\d[01]\d[0-3]\d(?!\d))"
 )
 _BEFORE = re.compile(
-    r"(?:\bD\.? ?O\.? ?B\b\.?|date of birth|birth ?date|birth ?day|\bborn|出生日期|出生年月日?|出生於|出生于|生於|生于|出生|出世|生日|誕生)"
+    r"(?:\bD\.? ?O\.? ?B\b\.?|date[ -]of[ -]birth|birth[ -]?date|birth[ -]?day|year of birth|\bborn|\bb\.|出生日期|出生年月日?|出生於|出生于|生於|生于|出生|出世|生日|誕生)"
     rf"(?:[ ]*(?:is|was|on|in|at|[:=(,-]|為|为|是|係|系|於|于|日期|喺))*[ ]*(?P<value>{DATE})",
     re.IGNORECASE,
 )

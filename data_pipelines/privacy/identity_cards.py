@@ -15,7 +15,7 @@ _CARD_WORDS = (
     r"HK ?ID|H\.K\.I\.D\.?|HKIC|ID card|identity card|identity document|(?<!patient )ID|香港身份證|身份證明?|身份证|身分證|身分证|證件|证件"
 )
 # With the word in front a mistyped or missing check digit is still somebody's card.
-_SAID = labelled(_CARD_WORDS, rf"[A-Z](?:{_GAP}[A-Z])?{_GAP}(?:\d{_GAP}){{5}}\d(?:{_GAP}\({_GAP}[0-9A]{_GAP}\)|[0-9A])?(?![A-Za-z0-9])")
+_SAID = labelled(_CARD_WORDS, rf"[A-Z](?:{_GAP}[A-Z])?{_GAP}(?:\d{_GAP}){{5}}\d(?:{_GAP}\({_GAP}[0-9A]{_GAP}\)|{_GAP}\d|(?-i:{_GAP}A))?(?![A-Za-z0-9])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _MAINLAND = re.compile(rf"(?<![A-Za-z0-9])[1-9](?:{_GAP}\d){{16}}{_GAP}[0-9Xx](?![A-Za-z0-9])")
 _MAINLAND_SAID = labelled(_CARD_WORDS, rf"[1-9](?:{_GAP}\d){{16}}{_GAP}[0-9X](?![A-Za-z0-9])|[1-9]\d{{14}}(?!\d)")
@@ -41,8 +41,12 @@ def find(text: str) -> Iterator[Match]:
     """Yields identity card numbers of both places."""
     for found in _CHECKED.finditer(text):
         value = _characters(found["value"])
-        if hkid_check(value[:-1]) == value[-1]:
-            yield Match("hkid", found.start(), found.end(), Certainty.IDENTITY)
+        # `on 4571 6618 1717 7793`: two letters in front of a longer number.
+        goes_on = "(" not in found["value"] and re.match(r"[ -]{1,3}\d", text[found.end("value") : found.end("value") + 4])
+        if hkid_check(value[:-1]) == value[-1] and not goes_on:
+            # One letter and seven digits may be another number that the word in front of it names.
+            certainty = Certainty.IDENTITY if "(" in found["value"] or "-" in found["value"] else Certainty.SUM
+            yield Match("hkid", found.start(), found.end(), certainty)
     for found in _SAID.finditer(text):
         yield Match("hkid", found.start("value"), found.end("value"), Certainty.LABEL)
     for found in _MAINLAND.finditer(text):

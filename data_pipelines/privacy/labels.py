@@ -15,13 +15,15 @@ LINK = (
 
 def labelled(labels: str, value: str) -> re.Pattern[str]:
     """Returns a pattern whose group `value` is `value` right behind one of `labels` (a regular expression's choices)."""
-    return re.compile(rf"(?:(?<![A-Za-z])(?:{labels}))(?![a-z]{{2}}){LINK}(?P<value>{value})", re.IGNORECASE)
+    return re.compile(rf"(?:(?<![A-Za-z])(?:{labels}))(?:(?<![A-Za-z])|(?![A-Za-z]{{2}})){LINK}(?P<value>{value})", re.IGNORECASE)
 
 
-def values(pattern: re.Pattern[str], text: str, kind: str) -> Iterator[Match]:
+def values(
+    pattern: re.Pattern[str], text: str, kind: str, certainty: Certainty = Certainty.LABEL
+) -> Iterator[Match]:
     """Yields a find for the group `value` of every match."""
     for found in pattern.finditer(text):
-        yield Match(kind, found.start("value"), found.end("value"), Certainty.LABEL)
+        yield Match(kind, found.start("value"), found.end("value"), certainty)
 
 
 def comes_before(pattern: re.Pattern[str], text: str, place: int, reach: int = 16) -> bool:

@@ -21,9 +21,25 @@ _LABELLED = re.compile(
     rf"(?<![A-Za-z])(?i:{_LABELS})(?![a-z])[ ]?(?:\([^()\n]{{1,12}}\))?[ ]?(?:is|was|[:=,\n(]|係|是|為|为)?[ ]{{0,2}}(?:Mr|Mrs|Ms|Miss|Dr|Prof)?\.? ?(?P<value>{_NAME})"
 )
 _RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {_WORD}){{1,4}})(?![A-Za-z@-])")
+# Words around a person: two capitalised words between them, or beside one of them, are a name.
+_SAID_BEFORE = (
+    r"(?i:spoke (?:to|with)|discussed [a-z ]{0,20}with|signed by|thank you|thanks|informed|notified|told|rang|called|phoned|met|saw|cc|copy to|wishes,?|"
+    r"accompanied by|written by|from|with|by|named|re:?|attn:?)|多謝|多谢|感謝|通知|會診|会诊|主治|主診|見|同|由|社工|陪同"
+)
+_SAID_BEHIND = (
+    r",? ?\(?(?:M|F|m|f)?/?\d{1,3} ?(?:/[MF]\b|M\b|F\b|yo\b|y/o\b|years?\b|歲|岁)|, ?[男女]|,? \(?(?:M|F)/\d|, (?:a|an|aged|age)\b| \((?:daughter|son|wife|husband|mother|father|carer|sister|brother)"
+    r"| (?:attended|called|said|says|agreed|reports?|reported|denies|denied|declined|consented|complains|came|phoned|was (?:seen|admitted|discharged|reviewed)|will attend)\b"
+    r"| ?(?:今日|今早|今晨|尋日|嘅|的|話|表示|同意|幫手|覆診|跟進|女士|先生|小姐)"
+)
+_TWO = r"(?:[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?|[A-Z]{3,})(?: [A-Z]\.)?(?: (?:[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)*|[A-Z]{2,}|Ma?c[A-Z][a-z]+|O'[A-Z][a-z]+)){1,2}"
+_SAID = re.compile(
+    rf"(?:(?<![A-Za-z])(?:{_SAID_BEFORE})[ \n]{{0,2}}(?P<told>{_TWO})(?![A-Za-z@-])|(?<![A-Za-z@.-])(?P<then>{_TWO})(?={_SAID_BEHIND}))"
+)
 _PINYIN = re.compile(r"(?:[bpmfdtnlgkhjqxzcsryw]|zh|ch|sh)?(?:[aeiou]{1,3})(?:ng?|r)?(?:(?:[bpmfdtnlgkhjqxzcsryw]|zh|ch|sh)[aeiou]{1,3}(?:ng?|r)?)?")
 _PLACES = re.compile(rf"\b(?:{PLACES_EN})\b", re.IGNORECASE)
 _MOST_WORDS = 5
+# Surnames that are no English word and no first half of a place.
+_SURE_HONG_KONG = HONG_KONG - frozenset(["Au", "Or", "So", "To", "Man", "Sin", "Sum", "Sun", "Pan", "Pun", "Tang", "Fan", "Law", "Lok", "Kong", "Hong", "Chin", "Ma", "Pang", "Ho", "Ip", "Fu", "Tong", "Lung", "Kam", "Wan", "Tai", "Yan", "Long", "Chow", "Fong"])
 
 
 def find(text: str) -> Iterator[Match]:
@@ -34,6 +50,10 @@ def find(text: str) -> Iterator[Match]:
         yield from _trimmed(text, found, Certainty.LABEL, least=1)
     for found in _LABELLED.finditer(text):
         yield from _trimmed(text, found, Certainty.LABEL, least=2)
+    for found in _SAID.finditer(text):
+        group = "told" if found["told"] else "then"
+        if not any(_plain(word) in NOT_NAMES_EN for word in found[group].split()):
+            yield Match("name_en", found.start(group), found.end(group), Certainty.SHAPE)
     for found in _RUN.finditer(text):
         yield from _inside(found)
 
@@ -82,6 +102,10 @@ def _name_at(words: list[str]) -> int:
         return min(free, 4 if any(word in HONG_KONG for word in plain[1:free]) else 3)
     if plain[0] in HONG_KONG and _is_syllable(plain[1]):
         return 1 + _syllables(plain[1:free])
+    if plain[1] in PINYIN and len(plain[0]) > 1 and _PINYIN.fullmatch(plain[0].lower()):
+        return 2
+    if plain[1] in _SURE_HONG_KONG and len(plain[0]) > 2:
+        return 2
     if plain[0] in PINYIN and _PINYIN.fullmatch(plain[1].lower()):
         return 2
     given = _syllables(plain[:free])

@@ -24,8 +24,22 @@ _LABELLED = re.compile(
 )
 _TITLED = re.compile(rf"(?<!{_HAN})(?P<wide>{_SURNAME}{_OTHER}{{0,2}})(?:{TITLES_ZH})(?![活日長长產产])|(?P<near>{_SURNAME}{_GIVEN}{{0,2}})(?:{TITLES_ZH})(?![活日長长產产])")
 _ALONE = re.compile(rf"(?<!{_HAN})(?P<value>{_PLAIN} ?{_GIVEN} ?{_GIVEN})(?!{_HAN})|(?P<inside>{_PLAIN}{_GIVEN}{{2}})")
+# Said of somebody or to somebody: a surname of any kind with usual characters, between a word before and one behind.
+_TOLD = r"通知|知會|知会|聯絡|联络|多謝|多谢|感謝|感谢|根據|根据|會診|会诊|陪同|同|與|与|和|由|搵|見|见|問|问|替|代|請|请|找|同埋|阿[女仔哥媽爸]|家姐|哥哥|弟弟|妹妹|姐姐|主診|主诊|主治|護理員|社工|個案"
+_THEN = r"今日|今早|尋日|昨日|聽日|下午|上午|今晨|家人|家屬|家属|傾|倾|同意|陪同|嘅|的|話|表示|簽|签|姑娘|幫手|帮手|代為|代为|到|嚟|來|来|建議|建议|因|覆診|复诊|於|于|女士|先生"
+_SAID = re.compile(
+    rf"(?:(?:{_TOLD})[ :]?(?P<told>{_SURNAME}{_GIVEN}{{1,2}})(?=[^\u4e00-\u9fff]|$|{_THEN})|(?:^|[。,;\n.] ?)(?P<first>{_PLAIN}{_GIVEN}{{1,2}})(?={_THEN}))"
+)
+# A short run of characters in a Latin sentence: `Spoke with 許博 (daughter)`, `李瑞, 65/M`.
+_AMONG_LATIN = re.compile(
+    rf"(?:(?:^|[\n。.] ?)|(?<=[a-z] )|(?<=[a-z]: ))(?P<value>{_SURNAME}{_OTHER}?{_GIVEN})(?!{_HAN})(?=[.,;]?(?: ?\(| [a-z]{{2}}|,? ?\(?\d{{1,3}} ?(?:/|yo|y/o|M\b|F\b|歲|岁)|,? ?[男女]|[.,]?$|\. ))"
+)
 # Everyday words that begin with a surname: to like, bell, thank you, kinds of.
-_NO_NAMES = ("鍾意", "钟意", "張學", "許可", "何時", "黃金", "黄金")
+_NO_NAMES = (
+    "鍾意", "钟意", "張學", "許可", "何時", "黃金", "黄金", "應該", "应该", "應承", "歐洲", "欧洲", "何況", "何况", "何必", "向來", "時時", "時常", "時間", "时间", "全家", "全部", "安全", "安樂", "平安", "和平", "石頭", "金山", "常常", "華人",
+    "华人", "項目", "项目", "車站", "连同", "連同", "單位", "单位", "成年", "成功", "關於", "关于", "古代", "方便", "方法", "高興", "高兴", "高級", "溫柔", "明白", "白天", "白色", "農曆", "水平", "任教", "任何", "任由", "計劃", "常見", "于是",
+    "於是", "左右", "包括", "尤其", "解釋", "牛力", "管理",
+)
 
 
 def find(text: str) -> Iterator[Match]:
@@ -34,10 +48,18 @@ def find(text: str) -> Iterator[Match]:
         yield Match("name_zh", found.start("value"), found.end("value"), Certainty.LABEL)
     for found in _TITLED.finditer(text):
         group = "wide" if found["wide"] else "near"
+        if found[group].startswith(_NO_NAMES):
+            continue
         # 李生 is Mr Li; 畢業生, 高生 and 陳大生 are not.
         if text.startswith("生", found.end(group)) and not (found[group] in PLAIN_ZH and found["wide"]):
             continue
         yield Match("name_zh", found.start(group), found.end(group), Certainty.SUM)
+    for found in _SAID.finditer(text):
+        group = "told" if found["told"] else "first"
+        if not found[group].startswith(_NO_NAMES):
+            yield Match("name_zh", found.start(group), found.end(group), Certainty.SHAPE)
+    for found in _AMONG_LATIN.finditer(text):
+        yield Match("name_zh", found.start("value"), found.end("value"), Certainty.SHAPE)
     for found in _ALONE.finditer(text):
         group = "value" if found["value"] else "inside"
         if found[group].startswith(_NO_NAMES):

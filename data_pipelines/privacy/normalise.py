@@ -18,6 +18,8 @@ _LOOKALIKE = dict(
         strict=True,
     )
 )
+# What looks alike as a capital is one letter as a small one too: `Α` and `α` are one, so `α` and `a` are.
+SMALL_LOOKALIKE = str.maketrans({k.casefold(): v.casefold() for k, v in _LOOKALIKE.items() if v.isalpha()} | {"ı": "i"})
 _BRACKETS = {"【": "(", "】": ")", "〔": "(", "〕": ")", "「": "(", "」": ")", "[": "(", "]": ")"}
 _CHINESE_DIGITS = dict(zip("〇零一二三四五六七八九壹贰叁肆伍陆柒捌玖貳參陸", "001234567891234567892" "36", strict=True))
 _AS_IT_IS = re.compile(r"[ -Z\\^-~\n]*")

@@ -17,7 +17,7 @@ from data_pipelines.privacy.surrogates import Surrogates, derive_key
 # Names of roles, types, functions and calls: they tie a conversation together and are no text.
 _NOT_TEXT = frozenset({"role", "type", "id", "tool_call_id"})
 # Raise when a rule or a surrogate changes, so that stores built before are built again.
-RULES_VERSION = 1
+RULES_VERSION = 2
 DROPPED = "dropped, identifiers in it"
 
 

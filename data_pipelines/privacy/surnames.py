@@ -36,11 +36,16 @@ GIVEN_ZH = frozenset(
     "甜申男皓益真瞳碧祐秉程穎立竹筠約约紫翠翰聖圣聰聪育自舒航芊茜荷莉莎菁菲萱葉蕙藝艺虹衡裕訓训誠诚諾诺賓宾賜赐軍辰迪逸進进道"
     "鄉錫锡長长開开雁雄霄青韻韵音風风香驥鴻黛齊齐兆兒儿其冠冬凡劍剑勤勳勋千升卉南友可合同向吟哲善喜嘯"
 )
+GIVEN_ZH |= frozenset(
+    "財财蓁柳龙雷利帅博宗帅翊宸熠煜烨燁琛瑾璟珺琬琰瑄菡萌蔓薔芸茵茹葵芙蓓蘊淼渝沛汐沁泓洲浚涓漪澄瀟潇灝炎炳烽焯煒炜煌熹燊爍牧獻玟珈珩琨璋琮瓊琼睿碩硕祺禎祯禕"
+    "竣筱純纯綸纶緯纬羽翎翱肇胤臻舟芷茂茗荃菱蔚蘅虔衍謹谨讓豫貝贝贯赫迅逢邁迈郁釗钊鈴铃銓铨鋒锋鍵键雋隽雯霏頤颐馥驊驍骁鳴鸣麒鼎齡龄"
+    "帆滔濱滨沖冲冰卉岚嵐峻崇嵩巍庚彤律復怀恂悠悟惟慈慕戈承抒拓政敖斐斯昀昂昇昕昭晏晟晗晞暄暉晖暢畅曙朋本杏枝柔栩梁棋棟栋楷榆槐橋檀欽歆毓"
+)
 # Characters that follow a name rather than belong to it.
 NOT_GIVEN_ZH = frozenset(
     "的了在是有與与及因被把到說说去來来入住今昨現现已患診诊訴诉年月日歲岁女於由曾經经為为將将先等對对從从向給给能會会要想就也都"
     "不沒没未無无很我你他她它佢嘅咗喺係唔啲冇嚟話话喎呀啦㗎嗰呢吖啊嗎吗吧哦噉咁個个位名至仍請请於需接收服電电身病手術術檢检查"
-    "出院前後后時时並并但則则即又再只這这那此其之以所而或者令讓让叫打問问答看見见陪帶带送食做用每度境釋释漠約约約共同號号報报告"
+    "出院前後后時时並并但則则即又再只這这那此其之以所而或者令讓让醫医叫打問问答看見见陪帶带送食做用每度境釋释漠約约約共同號号報报告"
 )
 TITLES_ZH = "先生|女士|小姐|太太|醫生|医生|醫師|医师|護士|护士|教授|主任|老師|老师|同學|同学|婆婆|伯伯|伯母|阿姨|經理|经理|律師|律师|院長|院长|姑娘|師傅|师傅|叔叔|大夫|博士|生"
 HONG_KONG = _words(
@@ -52,6 +57,8 @@ HONG_KONG = _words(
 PINYIN = _words(
     "Wang Li Zhang Liu Chen Yang Huang Zhao Wu Zhou Xu Sun Ma Zhu Hu Guo He Lin Gao Luo Zheng Liang Xie Song Tang Deng Han Feng Cao Peng Zeng "
     "Xiao Tian Dong Yuan Pan Cai Jiang Yu Du Ye Cheng Su Wei Lu Ding Ren Shen Yao Jiang Cui Zhong Tan Wang Fan Shi Liao Jia Xia Fu Fang Zou "
+    "Xiang Wen Gan Gui Bian Geng Guan Ji Jian Jin Jing Ju Lan Leng Ling Lou Mi Miao Min Mu Nie Ning Niu Ou Pei Ping Pu Qiao Qu Quan Rao Rong Ruan "
+    "Sang Sha Shang Shu Si Sui Teng Tong Weng Wei Xi Xian Xin Xing Xuan Yi Ying You Yue Yun Zang Zhai Zhan Zhen Zhuang Zhuo Zong Zuo Chu Chi Cui Bao Bi Bo "
     "Bai Xiong Meng Qin Qiu Hou Yan Xue Lei Duan Long Tao He Gu Mao Hao Gong Shao Wan Qian Dai Yin Kong Qi Lai Mo Tu Ouyang Situ Shangguan"
 )
 FIRST_EN = _words(
@@ -68,6 +75,25 @@ FIRST_EN = _words(
     "Richard Ricky Robert Robin Roger Ronald Rose Roy Russell Ruth Ryan Sally Sam Samantha Samuel Sandra Sandy Sara Sarah Scott Sean Sharon Shirley "
     "Simon Sophia Sophie Stanley Stella Stephanie Stephen Steve Steven Stuart Susan Sylvia Teresa Terry Thomas Tiffany Tim Timothy Tina Tom Tommy "
     "Tony Tracy Tyler Vanessa Vera Vicky Victor Victoria Vincent Virginia Vivian Walter Wayne Wendy Wilfred William Willie Wilson Winnie Yvonne Zoe"
+)
+FIRST_EN |= _words(
+    "Aaron Abbie Abby Abigail Adrian Aidan Aimee Albert Alexandra Alexis Alfie Alfred Alicia Allan Allison Alyssa Amber Amelia Amir Amit Anil Anita Antony "
+    "April Arnold Ashleigh Audrey Austin Ava Barry Beatrice Becky Belinda Bernard Bethan Bethany Beth Beverly Blake Bradley Brad Brandon Brett Bridget Bruce "
+    "Bryan Caitlin Cameron Camilla Candice Carl Carla Carlos Carly Caroline Cassandra Cecilia Chad Chelsea Clare Clifford Clive Cody Colin Connor Conor Corey "
+    "Courtney Craig Curtis Dale Damian Damien Damon Dan Danielle Danny Darren Dave Dawn Dean Debra Declan Deepak Dominic Don Donna Dora Duncan Dylan Edgar Edith "
+    "Eileen Eleanor Elena Eliza Ella Ellie Elliot Elliott Elsie Emilia Erica Erik Erin Ernest Ethan Eugene Evan Faith Felicity Felix Francesca Freda Gareth Garry "
+    "Gavin Gail Gemma Geoffrey Georgia Georgina Gerald Gerard Geraldine Gillian Glen Glenn Glenda Gordon Graham Grant Gwen Harriet Harrison Harvey Hayley Hazel "
+    "Hilary Hollie Holly Howard Hugh Hugo Imogen Irene Isabel Isabelle Jackie Jacqueline Jade Jake Jamie Jan Jared Jasmine Jay Jeffery Jenna Jeremiah Jerome Jerry "
+    "Jesse Jessie Jim Jo Joann Joanne Jodie Joel Jon Jordan Jose Josephine Josh Joy Juan Juanita Judith Kara Karl Katharine Kathryn Katrina Kayla Kayleigh Keeley "
+    "Keira Kelsey Kerry Kieran Kim Kirsten Kirsty Kristen Kristin Kristina Kurt Lance Lara Lauren Laurence Lawrence Leah Leanne Lee Leigh Leon Leonard Lewis Liam "
+    "Lillian Lindsay Lindsey Lloyd Logan Lois Lora Loretta Lori Lorraine Louis Lucas Luke Lydia Lynda Lyndsey Lynn Lynne Mabel Madeline Madison Malcolm Marc Marcia "
+    "Marcus Maria Marian Marie Marina Marion Marjorie Marlene Marsha Marvin Mason Mathew Maureen Maurice Max Maxine Megan Melanie Melinda Melvin Mercedes Meredith "
+    "Mildred Miles Millie Miriam Mitchell Mohamed Mohammad Mohammed Mollie Molly Morgan Muhammad Nadia Naomi Natasha Neil Nicola Nigel Nina Noel Nora Norma Norman "
+    "Oliver Olive Owen Paige Pat Paula Penelope Penny Perry Pete Phil Phillip Phyllis Poppy Priya Rahul Raj Rajesh Randall Randy Ray Rebekah Reece Regina Rhys Rhonda "
+    "Ricardo Rita Rob Roberta Roderick Rodney Rosa Rosalind Rosemary Ross Rowan Roxanne Ruby Rupert Sabrina Sadie Sana Sanjay Santiago Sasha Sebastian Seth Shane "
+    "Shannon Shaun Shawn Sheila Shelley Sheryl Sian Sidney Simone Sonia Sophia Stacey Stacy Stan Steph Stewart Sue Suresh Suzanne Tamara Tammy Tanya Tara Ted Terence "
+    "Teri Terri Theodore Theresa Thelma Tiffany Toby Todd Tracey Travis Trevor Tristan Troy Tyrone Ursula Valerie Vanessa Vernon Veronica Vijay Violet Wanda Warren "
+    "Wesley Whitney Will Willie Yasmin Yolanda Zachary Zara Zoe"
 )
 # Capitalised words that stand where a name could, and places with the sound of one.
 NOT_NAMES_EN = _words(
@@ -87,5 +113,7 @@ PLACES_EN = (
     "Tsuen Wan|Chai Wan|Wan Chai|Kwun Tong|Kwai Chung|Kwai Fong|Tin Shui Wai|Lam Tin|Lo Wu|Ma On Shan|Tai Wai|Shau Kei Wan|Sham Shui Po|"
     "San Po Kong|Tsing Yi|Tung Chung|Fo Tan|Wong Chuk Hang|Ap Lei Chau|Kai Tak|Hung Hom|To Kwa Wan|Tai Koo|Lok Fu|Sai Kung|Sheung Shui|"
     "Tai Koo Shing|Mei Foo|Kennedy Town|Queen Mary|Princess Margaret|Prince of Wales|Queen Elizabeth|Pamela Youde|Yan Chai|Kwong Wah|"
+    "Happy Valley|North Point|Quarry Bay|Causeway Bay|Sheung Wan|Repulse Bay|Kowloon City|Kowloon Tong|Diamond Hill|Choi Hung|Ngau Tau Kok|Lai King|"
+    "Tai Hang|Cheung Chau|Discovery Bay|Mui Wo|Hung Shui Kiu|Tiu Keng Leng|Po Lam|Hang Hau|Sau Mau Ping|Tsz Wan Shan|Cheung Sha Wan|Nam Cheong|"
     "Tung Wah|Chinese University|Hong Kong|New Territories|Pok Fu Lam|Tuen Ng|Chung Yeung|Mid Autumn|Yu Chau"
 )

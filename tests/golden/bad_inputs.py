@@ -329,7 +329,7 @@ SENTENCES: dict[str, tuple[dict[str, str], list[str], str]] = {
     ),
     "everything is held out": (
         {"a.jsonl": GOOD, "v.jsonl": GOOD},
-        ["data=a.jsonl", "data.validation=v.jsonl"],
+        ["data=a.jsonl", "data.validation=v.jsonl", "data.duplicates=drop"],
         "data.validation: every training document is held out too; nothing is left to learn from",
     ),
     "a patient on both sides": (

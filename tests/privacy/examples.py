@@ -1,12 +1,22 @@
-"""Labelled texts of the evaluation: an identifier in a sentence, some in an unusual spelling, half of it foreign to the rules."""
+"""Labelled texts of the evaluation: an identifier in a sentence, some in an unusual spelling, half of them held apart.
+
+`own`: values and wordings as the rules' author thinks of them. `tuned`: foreign ones that showed what the rules miss, after
+which rules were changed. `apart`: others, scored once after the last change.
+"""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.privacy.values import Values
-from tests.privacy.wordings import FOREIGN, OWN
+from tests.privacy.wordings import OWN, TUNED
+from tests.privacy.wordings_apart import APART, presidio_templates
+
+CACHE = Path(__file__).parents[2] / ".cache" / "packages"
+PARTS = ("own", "tuned", "apart", "apart")
+WORDINGS = {"own": OWN, "tuned": TUNED, "apart": APART}
 
 # Two to one: most text is written plainly.
 VARIANTS = ("plain", "plain", "plain", "plain", "full width", "spaced", "mixed")
@@ -27,31 +37,35 @@ class Example:
     end: int
     language: str
     variant: str
-    is_foreign: bool
+    part: str
 
 
 def make_examples(seed: int, per_kind: int) -> list[Example]:
-    """Returns `per_kind` examples of every kind, half with values and wordings that the rules were not written from."""
+    """Returns `per_kind` examples of every kind: a quarter own, a quarter tuned, half apart."""
     values = Values(seed)
+    templates = presidio_templates(CACHE)
     draw = random.Random(seed + 1)
     made = []
     for kind in OWN:
         for number in range(per_kind):
-            foreign = number % 2 == 1
+            part = PARTS[number % 4]
             language = draw.choice(["zh", "en", "mixed"])
-            made.append(_example(values, draw, kind, language, is_foreign=foreign))
+            made.append(_example(values, draw, kind, language, part, templates.get(kind, [])))
     return made
 
 
-def _example(values: Values, draw: random.Random, kind: str, language: str, *, is_foreign: bool) -> Example:
+def _example(values: Values, draw: random.Random, kind: str, language: str, part: str, templates: list[str]) -> Example:
     inner, outer = (language, language) if language != "mixed" else draw.choice([("zh", "en"), ("en", "zh")])
-    value = values.value(kind, inner, foreign=is_foreign)
+    value = values.value(kind, inner, part)
     variant = draw.choice(VARIANTS)
     written = written_as(value, variant, kind, draw)
-    before, after = draw.choice((FOREIGN if is_foreign else OWN)[kind][inner]).split("{}")
+    if part == "apart" and templates and inner == "en" and draw.random() < 0.5:
+        before, after = draw.choice(templates).split("{}")
+        return Example(before + written + after, kind, len(before), len(before) + len(written), language, variant, part)
+    before, after = draw.choice(WORDINGS[part][kind][inner]).split("{}")
     before = draw.choice(_BEFORE[outer]) + before
     text = before + written + after + draw.choice(_AFTER[outer])
-    return Example(text, kind, len(before), len(before) + len(written), language, variant, is_foreign)
+    return Example(text, kind, len(before), len(before) + len(written), language, variant, part)
 
 
 def written_as(value: str, variant: str, kind: str, draw: random.Random) -> str:

@@ -50,7 +50,7 @@ def rows(count: int = 40) -> list[Row]:
 def prepared(folder: Path, tokenizer: str, *, given: list[Row] | None = None, **section: Any) -> Prepared:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in given or rows()), encoding="utf-8")
-    options: dict[str, Any] = {"validation": "none", "sequence_length": 256, "workers": 1, "store": str(folder / "stores")}
+    options: dict[str, Any] = {"validation": "none", "sequence_length": 256, "workers": 1, "store": str(folder / "stores"), "duplicates": "off"}
     return prepare(DataSection(train=str(path), **options | section), "sft", tokenizer, seed=1)
 
 

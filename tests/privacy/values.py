@@ -6,9 +6,11 @@ Nothing here is imported by or from the detectors; check digits are computed ane
 from __future__ import annotations
 
 import random
+import re
 import string
 
 from faker import Faker
+from faker_healthcare import HealthcareProvider
 
 
 def _list(text: str, between: str = " ") -> list[str]:
@@ -24,6 +26,23 @@ _GIVEN = _list("志 強 偉 明 美 玲 嘉 欣 家 樂 子 俊 詩 雅 慧 敏 
 _ROMAN = _list("Chan Wong Lee Cheung Leung Lam Ho Ng Cheng Chow Lau Choi Yeung Fung Tang Kwok")
 _SYLLABLES = _list("Tai Man Wai Ming Ka Yan Siu Chi Keung Kwok Wing Mei Ling Hoi Yee Tsz Ho Kit Fai Shuk")
 
+# Forms of values that only the part held apart has; names come from other locales of Faker.
+APART_FORMS = {
+    "medical_record": ["???#####", "####/####", "##########-#", "MR########"],
+    "hospital_number": ["AE######## (#)", "IP-########", "##-######", "############"],
+    "bank_account": ["###-#-######", "#### #### ####", "######-###-######"],
+    "name_zh": [],
+    "name_en": [],
+}
+
+
+def _is_hkid(value: str) -> bool:
+    """True for a letter and seven digits (two letters and seven) whose last one is the check digit of an identity card."""
+    if not re.fullmatch(r"[A-Z]{1,2}\d{7}", value):
+        return False
+    numbers = [36] * (9 - len(value)) + [int(c, 36) for c in value]
+    return sum(number * weight for number, weight in zip(numbers, range(9, 0, -1), strict=True)) % 11 == 0
+
 
 class Values:
     """Draws values of every kind under one seed.
@@ -34,13 +53,28 @@ class Values:
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.fakers = {name: Faker(name) for name in ("zh_CN", "zh_TW", "en_US", "en_GB")}
+        self.fakers = {name: Faker(name) for name in ("zh_CN", "zh_TW", "en_US", "en_GB", "en_IN", "en_PH", "en_CA")}
+        self.fakers["en_GB"].add_provider(HealthcareProvider)
         for number, faker in enumerate(self.fakers.values()):
             faker.seed_instance(seed * 10 + number)
 
-    def value(self, kind: str, language: str, *, foreign: bool) -> str:
-        """Returns a value of `kind`, as it may stand in a text of `language` (zh or en)."""
-        return str(getattr(self, f"_{kind}")(language, foreign))
+    def value(self, kind: str, language: str, part: str) -> str:
+        """Returns a value of `kind`, as it may stand in a text of `language` (zh or en); part is own, tuned or apart."""
+        if part == "apart" and kind in APART_FORMS and self.draw.random() < 0.5:
+            return self._apart(kind)
+        value = str(getattr(self, f"_{kind}")(language, part != "own"))
+        # One in eleven of a letter with seven digits is by chance the number of an identity card: nobody can tell them apart.
+        return self.value(kind, language, part) if kind in ("medical_record", "hospital_number") and _is_hkid(value) else value
+
+    def _apart(self, kind: str) -> str:
+        """Returns a value in a form that no other part has; a third of record numbers are NHS numbers of faker-healthcare."""
+        if kind == "medical_record" and self.draw.random() < 0.33:
+            return str(self.fakers["en_GB"].nhs_number())
+        if kind == "name_en":
+            return str(self.fakers[self.draw.choice(["en_IN", "en_PH", "en_CA"])].name())
+        if kind == "name_zh":
+            return str(self.fakers["zh_CN"].last_name() + self.fakers["zh_TW"].first_name())
+        return str(self.fakers["en_US"].bothify(self.draw.choice(APART_FORMS[kind]), letters=string.ascii_uppercase))
 
     def _digits(self, count: int) -> str:
         return "".join(self.draw.choice(string.digits) for _ in range(count))

@@ -1,5 +1,5 @@
-"""Sentences around an identifier `{}`. OWN: as the rules' author thinks of them. FOREIGN: written after the rules were
-finished, as notes, letters, messages and forms put it; the rules were not changed to suit them (see docs/privacy.md).
+"""Sentences around an identifier `{}`. OWN: as the rules' author thinks of them. TUNED: written after the rules were first
+finished, as notes, letters, messages and forms put it; what was missed in them led to the rules of today (docs/privacy.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OWN: dict[str, dict[str, list[str]]] = {
     "name_zh": {"zh": ["姓名：{}", "病人{}，男，65歲。", "{}醫生轉介。"], "en": ["Name: {}", "Patient {} was admitted."]},
     "name_en": {"zh": ["姓名：{}", "病人 {} 入院。"], "en": ["Patient name: {}", "Mr {} was admitted.", "Seen by Dr {}."]},
 }
-FOREIGN: dict[str, dict[str, list[str]]] = {
+TUNED: dict[str, dict[str, list[str]]] = {
     "hkid": {
         "zh": ["佢張身份證係{}嚟㗎", "核實身分（{}）後發藥", "申請人（香港居民，{}）同意參與研究", "登記資料：{}／女／54歲", "你份表填{}啱唔啱？"],
         "en": ["Pt ({}) consented to biopsy", "Re: {} - oncology follow up", "holder of {} attended the clinic today", "pls bring your card {} tmr", "identity verified against {} at triage"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -207,11 +208,12 @@ def test_eval_of_a_run_gives_the_loss_that_its_training_ended_with(aisc: Aisc, p
     folder = find_run(run, place / "runs")
     expected = read_json(folder.result_path)
     assert code == 0 and expected is not None and f"{expected['eval_loss']:.3f}" in text
-    written = read_json(folder.path / "eval.json")
-    assert written is not None
-    (score,) = written["evaluations"]
-    assert score["loss"] == pytest.approx(expected["eval_loss"], rel=1e-5) and score["kind"] == kind
-    assert score["loss_by_source"]["train"] == pytest.approx(score["loss"])
+    written = read_json(folder.path / "eval" / "model.json")
+    assert written is not None and written["kind"] == "run" and written["weights"]
+    figures = written["tasks"]["held_out"]["metrics"]
+    assert figures["loss"]["value"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+    assert figures["loss"]["low"] < figures["loss"]["value"] < figures["loss"]["high"]
+    assert figures["perplexity"]["value"] == pytest.approx(math.exp(expected["eval_loss"]), rel=1e-5)
 
 
 def test_eval_of_any_folder_on_what_a_run_held_out(aisc: Aisc, place: Path) -> None:
@@ -221,9 +223,9 @@ def test_eval_of_any_folder_on_what_a_run_held_out(aisc: Aisc, place: Path) -> N
     before = [line["eval_loss"] for line in read_metrics(run.path) if line.get("eval_loss") and line["step"] == 0]
     assert code == 0 and f"{before[0]:.3f}" in text, "the adapter's base is where its run began"
     aisc("eval", str(base), "--on", "second")
-    written = read_json(run.path / "eval.json")
-    assert written is not None
-    assert [score["model"] for score in written["evaluations"]].count(str(base)) == 1
+    (path,) = [path for path in (run.path / "eval").glob("*.json") if path.name.startswith(f"{base.parent.name}-")]
+    written = read_json(path)
+    assert written is not None and written["kind"] == "run" and written["model"] == base.parent.name
 
 
 def test_eval_says_what_it_needs(aisc: Aisc, place: Path, tmp_path: Path) -> None:

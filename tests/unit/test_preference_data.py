@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
 from data_pipelines.build import Prepared, prepare
+from data_pipelines.corpora import icd_pairs, script_pairs
+from data_pipelines.corpora.packages import fetch
 from data_pipelines.estimate import look
 from data_pipelines.fingerprint import fingerprint
 from data_pipelines.formats import detect
@@ -25,6 +27,7 @@ from data_pipelines.sources import InputFile
 from data_pipelines.store import Document, StoreWriter
 from data_pipelines.tokenize import load_tokenizer
 from tests.kills.lab import make_tokenizer
+from tests.unit.test_template import ROOT, tokenizer_for
 
 Row = dict[str, Any]
 USER, ASSISTANT = "user", "assistant"
@@ -136,6 +139,46 @@ def test_only_the_answer_is_learned_and_its_prompt_is_not(tmp_path: Path, tokeni
     found = texts(store, tokenizer)
     assert found[0][1].startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nquestion 1")
     assert [learned for _, _, learned in found] == ["a<|im_end|>", "b<|im_end|>", "call<|im_end|>a<|im_end|>", "b<|im_end|>"]
+
+
+# Template -> what stands before an answer's own text and is learned with it.
+REAL = {"qwen2_5": "", "qwen3": "<think>\n\n</think>\n\n"}
+
+
+@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("objective", ["dpo", "reward", "kto"])
+def test_masks_on_real_templates(family: str, objective: str, tmp_path: Path) -> None:
+    """Also where an answer's first line end would join the header's: the prompts stay the same, token for token."""
+    source = fetch("trl", ROOT / ".cache" / "packages") / "trl" / "chat_templates" / f"{family}.jinja"
+    tokenizer = tokenizer_for(source.read_text(encoding="utf-8"))
+    tokenizer.save_pretrained(tmp_path / "t")
+    before = [{"role": "system", "content": "Be short."}, *turns("first", "early", "then?")]
+    answers = [("我好好", "No, thanks."), ("\n\nnew line", "x"), ("a", "\n<think>\nwhy\n</think>\n\nb")]
+    if objective == "kto":
+        rows = [{"prompt": before, "completion": text, "label": True} for both in answers for text in both]
+    else:
+        rows = [{"prompt": before, "chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
+    options: dict[str, Any] = {"chat_template": str(source), "sequence_length": 256, "packing": False}
+    store = prepared(tmp_path, str(tmp_path / "t"), rows, objective, **options).train
+    prompts, learned = [], []
+    for number in range(store.num_documents):
+        ids, mask = store.document(number)
+        start = int(np.argmax(mask))
+        assert mask[start:].all() and tokenizer.decode(ids[-1:]) == "<|im_end|>"
+        prompts.append(tokenizer.decode(ids[:start]))
+        learned.append(tokenizer.decode(ids[start:]))
+    if objective == "reward":
+        assert learned == ["<|im_end|>"] * 6
+        return
+    assert len(set(prompts)) == 1 and prompts[0].endswith("<|im_start|>user\nthen?<|im_end|>\n<|im_start|>assistant\n")
+    assert "early<|im_end|>" in prompts[0]
+    if family == "qwen2_5":
+        own = [f"{text}<|im_end|>" for both in answers for text in both]
+        expected = own if objective == "dpo" else [text for i in range(6) for text in (own[i], own[(i + 1) % 6])]
+        assert learned == expected
+    else:
+        assert learned[0] == f"{REAL[family]}我好好<|im_end|>"
+        assert all(text.startswith("<think>\n") for text in learned)
 
 
 def test_a_reward_is_one_label_at_the_end(tmp_path: Path, tokenizer: str) -> None:
@@ -327,7 +370,7 @@ def test_a_pair_is_held_out_in_either_order(tmp_path: Path, tokenizer: str) -> N
     """A held-out pair is left out of training, also with its answers swapped."""
     swapped = {"prompt": "question 1", "chosen": "no 1", "rejected": "answer 7"}
     (tmp_path / "held.jsonl").write_text(json.dumps(pair(1)))
-    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"))
+    done = prepared(tmp_path, tokenizer, [pair(1), swapped, pair(2)], validation=str(tmp_path / "held.jsonl"), duplicates="off")
     assert done.account.notes == ["2 training pairs are also in data.validation: left out of training"]
     assert done.account.documents == 1
 
@@ -400,17 +443,17 @@ def test_the_estimate_is_of_what_will_be_written(objective: str, row: Any, tmp_p
         count(data, "sft", tokenizer, seed=1)
 
 
-# Computed before documents had roles.
+# Computed before documents had roles, with no gate and no group.
 GOLDEN = {
-    "sft": "fa75dbb64f60215e007335ef2df2dcc5fc88b876d7b323e55d4a0c0a00705821",
-    "cpt": "5681eb7700345acac50a505f292d27ac1e4d39ed52fc665bb4487e6edffb2499",
+    "sft": "624c75f0cd1605970305c0992d2dff9e3bb3410898d9f87494a4dcbd2bac111e",
+    "cpt": "fd214f338085f3bbff93d49161a73d3aef122e57613d10621007265d15a9f864",
 }
 
 
 @pytest.mark.parametrize("objective", GOLDEN)
 def test_stores_without_roles_are_what_they_were(objective: str, tmp_path: Path, tokenizer: str) -> None:
     hashes = {Path("a.jsonl"): "ab" * 32, Path("tokenizer.json"): "cd" * 32}
-    data = DataSection(train="a.jsonl", group_by="patient", sequence_length=128)
+    data = DataSection(train="a.jsonl", sequence_length=128, validation="none")
     files, parts = [InputFile("train", "a.jsonl", "jsonl")], [Path("tokenizer.json")]
     found = fingerprint(data, objective, files=files, hashes=hashes, tokenizer=parts, template=None, seed=1)
     assert found == GOLDEN[objective]
@@ -418,3 +461,42 @@ def test_stores_without_roles_are_what_they_were(objective: str, tmp_path: Path,
     assert store.document_role is None and store.document_margin is None
     assert set(store.meta["files"]) == {f"{name}.npy" for name in COLUMNS}
     assert not any((store.folder / f"{name}.npy").exists() for name in ROLE_COLUMNS)
+
+
+def test_script_pairs_differ_in_script_alone(tmp_path: Path) -> None:
+    """Repeated, mixed, short and unchanged sentences are left out; no request gives the script away."""
+    scripts = script_pairs.Scripts.load()
+    counts = script_pairs.Counts()
+    given = ["醫生話你冇事，唔使驚。", "醫生話你冇事唔使驚", "我哋去食飯好唔好呀", "這個体育館好大呀，係咪", "短。", "abc 醫生話你冇事呀"]
+    found = list(script_pairs.pairs(given, scripts, counts))
+    assert found == [("醫生話你冇事，唔使驚。", "医生话你冇事，唔使惊。")]
+    assert (counts.sentences, counts.repeated, counts.simplified_characters, counts.too_alike) == (6, 1, 1, 1)
+    assert not list(script_pairs.pairs(given[:1], scripts, counts, lambda text: len(set(text) & set("醫驚"))))
+    assert counts.other_number_of_tokens == 1
+    for request in script_pairs.REQUESTS:
+        assert scripts.to_simplified.convert(request) == request == scripts.to_traditional.convert(request)
+    rows = [{"prompt": "p", "chosen": f"問題{i}", "rejected": f"问题{i}"} for i in range(50)]
+    labels = [row["label"] for row in script_pairs.labelled(rows)]
+    assert sum(labels) == 50 and labels != sorted(labels)
+
+
+def test_icd_pairs_have_mirror_images_and_solved_ones_go_with_theirs(tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(80)]
+    fair = [
+        row
+        for i in range(20)
+        for two in icd_pairs.mirrored([icd_pairs.Entry(f"C{i % 10}0.{j}", f"{words[4 * i + j]} growth") for j in (0, 1)])
+        for row in two
+    ]
+    assert all(
+        (one["chosen"], one["rejected"]) == (other["rejected"], other["chosen"])
+        for one, other in zip(fair[::2], fair[1::2], strict=True)
+    )
+    solved = [
+        {"prompt": "q", "chosen": f"sure {word}", "rejected": f"maybe {word}", "category": f"C{i % 10}0"}
+        for i, word in enumerate(words[:40])
+    ]
+    kept, report = icd_pairs.without_solved([*fair, *solved])
+    assert kept == fair
+    assert report["solved"]["bag of words"] == 40
+    assert report["accuracy after"] == {"bag of words": 0.5, "length": 0.5}

@@ -173,7 +173,7 @@ def test_the_split_does_not_depend_on_the_order_of_rows(tmp_path: Path, tokenize
 def test_held_out_rows_are_left_out_of_training(tmp_path: Path, tokenizer: str) -> None:
     rows = chats(50)
     train, held_out = write_jsonl(tmp_path / "a.jsonl", rows), write_jsonl(tmp_path / "b.jsonl", rows[:7])
-    found = prepared(tmp_path, tokenizer, train=str(train), validation=str(held_out))
+    found = prepared(tmp_path, tokenizer, train=str(train), validation=str(held_out), duplicates="drop")
     assert found.train.num_documents == 43 and found.account.sources["train"].also_held_out == 7
 
 

@@ -52,5 +52,6 @@ def render_board(dossier: Dossier) -> str:
 def write_board(run_path: Path, release_path: Path) -> list[Path]:
     """Writes `release_path`/board.html (0600) from the run folder's files; returns what was written."""
     path = release_path / NAME
-    atomic.write_file(path, render_board(read_dossier(run_path)))
+    released = release_path if release_path != run_path else None
+    atomic.write_file(path, render_board(read_dossier(run_path, released)))
     return [path]

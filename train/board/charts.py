@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 
 from train.dossier import BASE, THIS, Dossier
 from train.report.figures import as_svg, draw_losses, new_figure
 
-SHOWN_POINTS, SHOWN_TASKS = 1000, 24
+SHOWN_POINTS, SHOWN_TASKS, LONGEST_LABEL = 1000, 24, 36
 # Of Okabe and Ito's palette: told apart by people with any kind of colour vision, and dark enough on white.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def share_bars(shares: Mapping[str, float]) -> tuple[str, str]:
     """Returns horizontal bars of each source's share of the tokens (0 to 1), and the same in words."""
+    labels = labels_of(list(shares))
     figure = new_figure(7.2, 0.7 + 0.32 * len(shares))
     axes = figure.add_subplot()
-    names = list(shares)
-    axes.barh(range(len(names)), [100 * shares[name] for name in names], color=BLUE)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.barh(range(len(shares)), [100 * share for share in shares.values()], color=BLUE)
+    axes.set_yticks(range(len(shares)), list(labels.values()))
     axes.invert_yaxis()
     axes.set_xlabel("share of the training tokens, %")
-    return as_svg(figure), "Shares of the training tokens: " + ", ".join(
-        f"{name} {share:.1%}" for name, share in shares.items()
-    )
+    words = ", ".join(f"{_named(name, labels)} {share:.1%}" for name, share in shares.items())
+    return as_svg(figure), f"Shares of the training tokens: {words}."
 
 
 def loss_chart(dossier: Dossier) -> tuple[str, str] | None:
@@ -66,14 +66,15 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
             axes.errorbar(
                 x, [y for y, _ in at], xerr=spans, fmt=marker, color=color, capsize=3, markersize=4, label=subject
             )
-    axes.set_yticks(range(len(shown)), [_plain(name) for name in shown], fontsize=8)
+    labels = labels_of(list(shown))
+    axes.set_yticks(range(len(shown)), list(labels.values()), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x", alpha=0.25)
     axes.set_xlabel("value with 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     spelled = [
-        f"{name}: "
+        f"{_named(name, labels)}: "
         + ", ".join(
             f"{subject} {value:.3f} ({low:.3f} to {high:.3f})" for subject, (value, low, high) in values.items()
         )
@@ -82,8 +83,17 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
     return as_svg(figure), "Values of the tasks with their intervals. " + "; ".join(spelled)
 
 
-def _plain(text: str) -> str:
-    """Returns a name as matplotlib can draw it: no mathematics, and no character that its own font lacks."""
-    return "".join(
-        character if character.isprintable() and ord(character) < 0x2000 else "?" for character in text
-    ).replace("$", r"\$")
+def labels_of(names: Sequence[str]) -> dict[str, str]:
+    """Returns what stands beside each row of a chart: its name, or letters for all where one is too long or not drawable.
+
+    matplotlib's own font has no Chinese, and a text between two dollars would be mathematics.
+    """
+    if all(len(name) <= LONGEST_LABEL and name.isascii() and name.isprintable() and "$" not in name for name in names):
+        return {name: name for name in names}
+    return {
+        name: string.ascii_uppercase[row % 26] + (str(row // 26) if row > 25 else "") for row, name in enumerate(names)
+    }
+
+
+def _named(name: str, labels: Mapping[str, str]) -> str:
+    return name if labels[name] == name else f"{labels[name]}: {name}"

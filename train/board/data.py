@@ -50,6 +50,8 @@ def section(dossier: Dossier) -> BoardSection:
 
 def licence(dossier: Dossier, name: str, source: Mapping[str, Any]) -> tuple[str, str]:
     """Returns a source's licence and where it is stated; empty texts when nobody stated one."""
+    if dossier.licences.get(name):
+        return str(dossier.licences[name]), f"licences.json: {name}"
     if source.get("licence"):
         return str(source["licence"]), f"{dossier.account_origin}.sources.{name}.licence"
     sections = dossier.section("data")

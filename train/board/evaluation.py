@@ -8,6 +8,11 @@ from train.board.charts import interval_chart
 from train.board.section import BoardSection, Chart, Table, Words
 from train.dossier import RESULT, THIS, Dossier, Evaluated, Figure, Measure, Task
 
+LABELS = {
+    "accuracy": "Better answer rated higher (of held-out pairs; guessing has 50 %)",
+    "margin": "Mean distance between better and worse answer",
+}
+
 
 def section(dossier: Dossier) -> BoardSection:
     """Returns what was measured of this model."""
@@ -62,24 +67,14 @@ def held_out(dossier: Dossier) -> tuple[tuple[str, Words], ...]:
         )
         now = Figure(_perplexity(after), f"computed from {RESULT}: exp(eval_loss)")
         facts.append(("Perplexity (how many words it hesitates between)", (*was, now, " after")))
-    for key, label in (
-        ("eval_accuracy", "Preferred answer rated higher (held-out pairs)"),
-        ("eval_margin", "Mean margin between the answers"),
-    ):
-        lines = [line for line in dossier.metrics if key in line]
-        if lines:
-            shown = (
-                ((lines[0], " at step "), (lines[-1], " at step ")) if len(lines) > 1 else ((lines[-1], " at step "),)
-            )
-            words: list[str | Figure] = []
-            for line, at in shown:
-                value = f"{line[key]:.1%}" if key == "eval_accuracy" else f"{line[key]:.3f}"
-                words += [", "] if words else []
-                words += [
-                    Figure(value, f"attempts/*/metrics.jsonl: {key} of step {line['step']}"),
-                    f"{at}{line['step']:,}",
-                ]
-            facts.append((label, tuple(words)))
+    for name, (first, last) in (dossier.result.get("eval_figures") or {}).items():
+        was = (
+            ()
+            if first is None
+            else (Figure(_plain(name, first), f"{RESULT}: eval_figures.{name}.0"), " before training, ")
+        )
+        now = Figure(_plain(name, last), f"{RESULT}: eval_figures.{name}.1")
+        facts.append((LABELS.get(name, f"Held-out {name}"), (*was, now, " after")))
     by_source = dossier.result.get("eval_loss_by_source") or {}
     for name, value in by_source.items() if len(by_source) > 1 else ():
         facts.append((f"Loss on {name}", (Figure(f"{value:.4f}", f"{RESULT}: eval_loss_by_source.{name}"),)))
@@ -141,3 +136,7 @@ def _is_likelihood(dossier: Dossier) -> bool:
 
 def _perplexity(loss: float) -> str:
     return f"{math.exp(min(loss, 700)):.2f}"
+
+
+def _plain(name: str, value: float) -> str:
+    return f"{value:.1%}" if name == "accuracy" else f"{value:.4f}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.runfolder import read_json
-from train.board.section import BoardSection, Table
+from train.board.section import BoardSection, Table, Words
 from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, short
 
 MOST_STAGES = 16
@@ -40,8 +40,7 @@ def section(dossier: Dossier) -> BoardSection:
     stages = chain_of(dossier)
     rows = tuple(
         (
-            str(number),
-            Figure(stage.name, stage.origin),
+            Figure(f"{number}  {stage.name}", stage.origin),
             stage.objective or "base",
             Figure(_hashes(stage.made), f"{stage.origin}: {'outputs' if stage.objective else 'weights'}"),
             Figure(short(stage.store) or "-", f"{stage.origin}: store.fingerprint"),
@@ -53,7 +52,6 @@ def section(dossier: Dossier) -> BoardSection:
         f"Lineage: {stage.name}: {stage.join}." for stage in stages if stage.join.startswith(("not ", "differs"))
     )
     header = (
-        "",
         "stage",
         "method",
         Figure("SHA-256 of the weights", f"{MANIFEST}: weights, outputs"),
@@ -69,12 +67,31 @@ def section(dossier: Dossier) -> BoardSection:
     return BoardSection(
         title,
         title_zh,
-        sentences=(lead,),
+        sentences=(lead, *_parity(dossier)),
         tables=(
             Table("From the base weights (0) to this model. Hashes are shortened to twelve characters.", header, rows),
         ),
         missing=broken,
     )
+
+
+def _parity(dossier: Dossier) -> tuple[Words, ...]:
+    """Returns how the exported model was held against the trained one; nothing where no figure of it is on file."""
+    found, origin = dossier.parity, dossier.parity_origin
+    if not isinstance(found.get("logits"), float):
+        return ()
+    words: Words = (
+        "The exported model was held against the trained one: scores differ by at most ",
+        Figure(f"{found['logits']:.1e}", f"{origin}logits"),
+        " of the largest (allowed: ",
+        Figure(f"{found['bound']:g}", f"{origin}bound"),
+        "), and ",
+        Figure(f"{found['texts_equal']}", f"{origin}texts_equal"),
+        " of ",
+        Figure(f"{found['texts']}", f"{origin}texts"),
+        " texts are equal word for word.",
+    )
+    return (words,)
 
 
 def chain_of(dossier: Dossier) -> list[Stage]:

@@ -27,9 +27,10 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; color: #1f3a5f; border-bottom: 1px
 h2 .zh, h1 .zh { font-weight: normal; font-size: .9em; margin-left: .5em; color: #40546e; white-space: nowrap; }
 p { margin: .45rem 0; } .sub { color: #4a4a4a; margin: 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #4a4a4a; font-size: .9em; padding-bottom: .25rem; }
+table { border-collapse: collapse; width: 100%; margin: .25rem 0 1rem; font-variant-numeric: tabular-nums; }
+.caption { color: #4a4a4a; font-size: .9em; margin: .9rem 0 0; break-after: avoid; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem 0; border-top: 1px solid #d9d9d9; }
+td:first-child { min-width: 7rem; } .number { white-space: nowrap; }
 thead th { border-top: 0; border-bottom: 2px solid #8a99ad; font-size: .9em; }
 .facts tr:first-child th, .facts tr:first-child td { border-top: 0; }
 .facts th { font-weight: normal; color: #4a4a4a; width: 34%; } .facts td { overflow-wrap: anywhere; }
@@ -37,13 +38,13 @@ figure { margin: .8rem 0; break-inside: avoid; } figure svg { max-width: 100%; h
 figcaption { color: #4a4a4a; font-size: .9em; overflow-wrap: anywhere; }
 .open { border-left: 4px solid #a35200; background: #fff6ec; padding: .3rem .7rem; margin: .5rem 0; }
 .open b { color: #7a3d00; }
-.fig { border-bottom: 1px dotted #8a99ad; overflow-wrap: anywhere; } sup { line-height: 0; } sup a { color: #35577f; text-decoration: none; font-size: .8em; }
+.fig { border-bottom: 1px dotted #8a99ad; } p, li, h2, td:first-child, .facts th { overflow-wrap: anywhere; } sup { line-height: 0; } sup a { color: #35577f; text-decoration: none; font-size: .8em; }
 tr { break-inside: avoid; } thead { display: table-header-group; } li { margin: .25rem 0; }
 .sign { break-inside: avoid; } .sign td { height: 2.6rem; border: 1px solid #8a99ad; padding: .25rem .4rem; } .sign th { border: 1px solid #8a99ad; padding: .25rem .4rem; }
 .origins { font-size: .82em; color: #333; columns: 2; column-gap: 2rem; overflow-wrap: anywhere; padding-left: 1.8rem; }
 .origins li { break-inside: avoid; margin: 0 0 .25rem; } :target { background: #fff2b3; }
 @media (max-width: 40rem) { .origins { columns: 1; } .facts th, .facts td { display: block; width: auto; } .facts td { border-top: 0; padding-top: 0; } }
-@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } .wide { overflow: visible; } .fig { border: 0; } th, td { overflow-wrap: anywhere; } }
+@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } .wide { overflow: visible; } .fig { border: 0; } table { font-size: 9.5pt; } .open { border: 1px solid #a35200; border-left-width: 4px; } }
 </style></head><body>
 {%- macro words(parts) -%}
 {%- for part in parts -%}
@@ -51,7 +52,7 @@ tr { break-inside: avoid; } thead { display: table-header-group; } li { margin: 
 {%- endfor -%}
 {%- endmacro -%}
 {%- macro cell(part) -%}
-{%- if part is string -%}{{ part }}{%- elif part.origin -%}<span class="fig" title="{{ part.origin }}">{{ part.text }}</span>{%- else -%}{{ part.text }}{%- endif -%}
+{%- if part is string -%}{{ part }}{%- elif part.origin -%}<span class="fig{{ ' number' if part.text[:1].isdigit() and part.text | length < 16 else '' }}" title="{{ part.origin }}">{{ part.text }}</span>{%- else -%}{{ part.text }}{%- endif -%}
 {%- endmacro %}
 <header>
 <h1>{{ dossier.name }}<span class="zh" lang="zh-Hant-HK">模型審批文件</span></h1>
@@ -68,7 +69,8 @@ tr { break-inside: avoid; } thead { display: table-header-group; } li { margin: 
 {%- if part.facts %}<table class="facts">
 {% for label, value in part.facts %}<tr><th scope="row">{{ label }}</th><td>{{ words(value) }}</td></tr>
 {% endfor %}</table>{% endif %}
-{% for table in part.tables %}<div class="wide" tabindex="0" role="region" aria-label="{{ table.caption }}"><table><caption>{{ table.caption }}</caption>
+{% for table in part.tables %}<p class="caption">{{ table.caption }}</p>
+<div class="wide" tabindex="0" role="region" aria-label="{{ table.caption }}"><table>
 <thead><tr>{% for head in table.header %}<th scope="col">{{ words([head]) }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in table.rows %}<tr>{% for part in row %}<td>{{ cell(part) }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
@@ -84,7 +86,7 @@ tr { break-inside: avoid; } thead { display: table-header-group; } li { margin: 
 {% endfor %}
 <section class="sign" aria-labelledby="sign">
 <h2 id="sign">{{ sections | length + 1 }}. Decision and signatures<span class="zh" lang="zh-Hant-HK">審批決定及簽署</span></h2>
-<p>☐ approved  ☐ approved for the uses and under the conditions below  ☐ not approved</p>
+<p>☐ approved<br>☐ approved for the uses and under the conditions below<br>☐ not approved</p>
 <p>Conditions:</p>
 <table><thead><tr><th scope="col">name</th><th scope="col">office</th><th scope="col">date</th><th scope="col">signature</th></tr></thead><tbody>
 {% for _ in range(4) %}<tr><td></td><td></td><td></td><td></td></tr>

@@ -53,14 +53,10 @@ def section(dossier: Dossier) -> BoardSection:
 
 def _table(sources: Mapping[str, Any], kinds: list[str], origin: str) -> Table:
     rows = tuple(
-        (
-            KINDS[kind],
-            *(
-                Figure(f"{one.get('identifiers', {}).get(kind, 0):,}", f"{origin}.{name}.identifiers.{kind}")
-                for name, one in sources.items()
-            ),
-        )
+        (KINDS[kind], name, Figure(f"{one['identifiers'][kind]:,}", f"{origin}.{name}.identifiers.{kind}"))
         for kind in kinds
+        for name, one in sources.items()
+        if one.get("identifiers", {}).get(kind)
     )
-    header = ("kind", *(Figure(name, f"{origin}.{name}.identifiers") for name in sources))
-    return Table("Identifiers found, by kind and source. Kinds without a find are left out.", header, rows)
+    header = ("kind", "source", Figure("found", f"{origin}.*.identifiers"))
+    return Table("Identifiers found, by kind and source; what is not listed was not found.", header, rows)

@@ -58,22 +58,24 @@ def _own_words(path: Path) -> tuple[Words, ...]:
 def _facts(dossier: Dossier) -> tuple[tuple[str, Words], ...]:
     objective = dossier.setting("objective.name")
     base = dossier.section("model").get("path")
-    kind = dossier.result.get("model_kind")
+    kind, where = dossier.result.get("model_kind"), f"{RESULT}: model_kind"
+    if dossier.released is not None and (model := dossier.released / "model").is_dir():
+        # A release may have the adapter merged.
+        kind, where = (
+            ("adapter" if (model / "adapter_config.json").exists() else "whole"),
+            "files of model/ in the release",
+        )
     started: Words = (
         (Figure(model_name(str(base)), f"{dossier.config_origin}: model.path"),) if base else ("random weights",)
     )
     what = (
-        "an adapter: small added weights, used together with the starting model"
-        if kind == "adapter"
-        else f"{kind} model"
+        ": small added weights, used together with the starting model" if kind == "adapter" else " model: all weights"
     )
+    released: Words = (Figure(str(kind), where), what) if kind else ("nothing yet: the run has no result",)
     return (
         ("Model", (Figure(dossier.name, "name of the run folder"),)),
         ("State of the run", (Figure(str(dossier.status), "attempts/*/exit.json: state, cause"),)),
         ("Started from", started),
         ("Taught", (Figure(TAUGHT.get(objective.text, objective.text), objective.origin),)),
-        (
-            "What is released",
-            (Figure(what, f"{RESULT}: model_kind"),) if kind else ("nothing yet: the run has no result",),
-        ),
+        ("What is released", released),
     )

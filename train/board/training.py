@@ -50,7 +50,7 @@ def section(dossier: Dossier) -> BoardSection:
             )
     else:
         missing.append("The run has not finished: there is no result, and the figures here are of a part of it.")
-    facts = [(label, (dossier.setting(key),)) for label, key in SETTINGS]
+    facts: list[tuple[str, Words]] = [(label, (dossier.setting(key),)) for label, key in SETTINGS]
     commit = dossier.manifest.get("commit")
     facts.append(
         (

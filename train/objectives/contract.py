@@ -57,7 +57,7 @@ class Documents:
     @classmethod
     def of(cls, store: Store, reference: NDArray[np.float64] | None = None) -> Documents:
         """Returns the columns of `store` that objectives read."""
-        return cls(getattr(store, "document_role", None), getattr(store, "document_margin", None), reference)
+        return cls(store.document_role, store.document_margin, reference)
 
 
 class Objective(Protocol):

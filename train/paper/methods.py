@@ -182,69 +182,36 @@ def _objective(text: Methods, dossier: Dossier) -> None:
 def _optimisation(text: Methods, dossier: Dossier) -> None:
     text.heading("Optimisation")
     of = dossier.setting
-    schedule = str(dossier.section("lr_scheduler").get("name"))
-    works = {
-        "cosine": text.cite("cosine") if schedule == "cosine" else "",
-        "wsd": text.cite("wsd") if schedule == "wsd" else "",
-    }
     engine = str(dossier.section("engine").get("name"))
     words, work = _ENGINES.get(engine, ("ZeRO data parallelism", "zero") if engine.startswith("zero") else (engine, ""))
-    sentences: list[Words] = []
-    if dossier.section("optimizer").get("name") == "adamw":
-        moments: Words = (
-            " (beta1 ",
-            of("optimizer.beta1"),
-            ", beta2 ",
-            of("optimizer.beta2"),
-            ", epsilon ",
-            of("optimizer.eps"),
-            ")",
-        )
-        sentences.append(
-            (
-                "The optimizer is AdamW ",
-                text.cite("adamw"),
-                *moments,
-                " with weight decay ",
-                of("optimizer.weight_decay"),
-                " of matrices.",
-            )
-        )
-    else:
-        sentences.append(("The optimizer is ", of("optimizer.name"), "."))
-    sentences += [
-        (
-            "The learning rate rises linearly to ",
-            of("optimizer.lr"),
-            " (warm-up ",
-            of("lr_scheduler.warmup"),
-            ") and follows a ",
-            of("lr_scheduler.name"),
-            " schedule",
-            f" {works[schedule]}." if works.get(schedule) else ".",
-        ),
-        (
-            "A step takes ",
-            of("training.global_batch_size"),
-            " packed rows; gradients are clipped to a norm of ",
-            of("training.max_grad_norm"),
-            "; arithmetic is ",
-            of("training.precision"),
-            "; the seed is ",
-            of("training.seed"),
-            ".",
-        ),
-        (
-            "Ranks share the work by ",
-            Figure(words, f"{dossier.config_origin}: engine.name"),
-            f" {text.cite(work)}." if work else ".",
-        ),
+    sentences: list[Words] = [
+        _optimizer(text, dossier),
+        _schedule(text, dossier),
+        ("A step takes ", of("training.global_batch_size"), " packed rows."),
+        ("Gradients are clipped to a norm of ", of("training.max_grad_norm"), "."),
+        ("Arithmetic is ", of("training.precision"), "; the seed is ", of("training.seed"), "."),
+        ("Ranks share the work by ", Figure(words, f"{dossier.config_origin}: engine.name"), f" {text.cite(work)}." if work else "."),
     ]
     if dossier.result:
         steps = Figure(f"{dossier.result['steps']:,}", f"{RESULT}: steps")
         tokens = Figure(f"{dossier.result['tokens']:,}", f"{RESULT}: tokens")
         sentences.append(("Training took ", steps, " steps over ", tokens, " tokens."))
     text.paragraph(*sentences)
+
+
+def _optimizer(text: Methods, dossier: Dossier) -> Words:
+    of = dossier.setting
+    if dossier.section("optimizer").get("name") != "adamw":
+        return ("The optimizer is ", of("optimizer.name"), ".")
+    moments: Words = (" (beta1 ", of("optimizer.beta1"), ", beta2 ", of("optimizer.beta2"), ", epsilon ", of("optimizer.eps"), ")")
+    return ("The optimizer is AdamW ", text.cite("adamw"), *moments, " with weight decay ", of("optimizer.weight_decay"), " of matrices.")
+
+
+def _schedule(text: Methods, dossier: Dossier) -> Words:
+    of, name = dossier.setting, str(dossier.section("lr_scheduler").get("name"))
+    rise: Words = ("The learning rate rises linearly to ", of("optimizer.lr"), " (warm-up ", of("lr_scheduler.warmup"), ")")
+    cited = f" {text.cite(name)}" if name in ("cosine", "wsd") else ""
+    return (*rise, " and follows a ", of("lr_scheduler.name"), " schedule", f"{cited}.")
 
 
 def _evaluation(text: Methods, dossier: Dossier) -> None:

@@ -8,7 +8,7 @@ import jinja2
 
 from configs import atomic
 from configs.runfolder import RunFolder, state_of
-from train.report import attempts, curves, data, goodput, memory, repeat, summary
+from train.report import attempts, curves, data, evaluation, goodput, memory, repeat, summary
 from train.report.section import Section
 
 # In the order of the page. A section is a module with `section(run) -> Section | None`.
@@ -16,6 +16,8 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary.section,
     curves.section,
     curves.preferences,
+    evaluation.section,
+    evaluation.samples,
     data.section,
     memory.section,
     attempts.section,
@@ -30,15 +32,16 @@ _PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>
+@page { size: A4; margin: 15mm; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.4rem; margin-bottom: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; }
 tr + tr { border-top: 1px solid #e5e5e5; } td { overflow-wrap: anywhere; } td:first-child { color: #555; } .pairs td:first-child { white-space: nowrap; overflow-wrap: normal; }
-.wide { overflow-x: auto; } .wide td { overflow-wrap: normal; } th, td { min-width: 3.5rem; } figure { margin: 0; }
+.wide { overflow-x: auto; } .wide td { overflow-wrap: normal; } th, td { min-width: 3.5rem; } figure { margin: .7rem 0; }
 svg { max-width: 100%; height: auto; } pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; white-space: pre-wrap; }
-.state { color: #555; margin-top: 0; } .failed { color: #a30000; } p.note { color: #555; }
+.state { color: #555; margin-top: 0; } .state.failed { color: #a30000; } p.note { color: #555; }
 @media (prefers-color-scheme: dark) { body { background: #161616; color: #e6e6e6; } pre { background: #222; }
-tr + tr { border-color: #333; } td:first-child, .state, p.note { color: #aaa; } svg { background: #fff; } }
+tr + tr { border-color: #333; } td:first-child, .state, p.note { color: #aaa; } .state.failed { color: #ff8a80; } svg { background: #fff; } }
 </style></head><body>
 <h1>{{ run }}</h1>
 <p class="state {{ state.state }}">{{ state }}</p>

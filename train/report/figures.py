@@ -49,8 +49,14 @@ def draw_losses(axes: Axes, lines: Lines, *, color: str, name: str = "") -> None
     if evaluations:
         points = [e["step"] for e in evaluations], [e["eval_loss"] for e in evaluations]
         axes.plot(*points, "o-", color=color, markersize=4, label=f"{prefix}held out")
-    axes.set_ylabel("nats per learned token")
+    axes.set_ylabel("nats per learned token" if is_likelihood(lines) else "loss of the objective")
     axes.grid(alpha=0.25)
+
+
+def is_likelihood(lines: Lines) -> bool:
+    """Whether the loss is a likelihood's, whose exponential is a perplexity; as far as the evaluations say."""
+    evaluations = [line for line in lines if "eval_loss" in line]
+    return not evaluations or "perplexity" in evaluations[-1]
 
 
 def compare_losses(runs: Mapping[str, Lines]) -> str:

@@ -31,7 +31,7 @@ def section(run: RunFolder) -> Section:
     rows += [
         ("seen", f"{result['tokens']:,} tokens, {result['supervised']:,} of them learned"),
         ("sample ledger", result["ledger"]),
-        ("time", f"{result['duration_s']:,.0f} s in {result['attempts']} attempts"),
+        ("time", f"{result['duration_s']:,.0f} s in {result['attempts']} attempt{'s' if result['attempts'] != 1 else ''}"),
         ("model", str(result.get("model", run.path / "model"))),
     ]
     return Section("Result", tuple(rows))

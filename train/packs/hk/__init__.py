@@ -1,0 +1,1 @@
+"""Hong Kong: Cantonese, script, code-switching, HKMMLU."""

@@ -1,0 +1,1 @@
+"""Safety: refusal, over-refusal, regional values."""
