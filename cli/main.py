@@ -19,7 +19,7 @@ VERBS = {
     "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
-    "launch": "cli.launch:main",
+    "launch": "cli.chain_launch:main",
     "job": "cli.job:main",
     "chain": "cli.chain_job:main",
     "runs": "cli.runs:main",
