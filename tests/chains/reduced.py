@@ -33,7 +33,7 @@ SMALL = (
 def hkgai(folder: Path) -> list[str]:
     """Makes the data of hkgai_chain in `folder` and returns the words of the reduced chain."""
     ctcpc.build(folder / "ctcpc", PACKAGES)
-    hkcancor.build(folder / "hkcancor", PACKAGES)
+    hkcancor.build(folder / "hkcancor", ROOT / ".cache" / "demo" / "smollm2", PACKAGES)
     script_pairs.build(folder / "scripts", PACKAGES, num_pairs=200)
     texts = keep(folder / "ctcpc" / "train.jsonl", 200)
     keep(folder / "hkcancor" / "train.jsonl", 60)
