@@ -21,12 +21,12 @@ def show(screen: Console, score: ModelScore, asked: Asked) -> None:
     _say(screen, f"{score.model}   {score.kind}, {len(score.weights)} weight files   on {asked.device}")
     lines = [(task, metric) for task in score.tasks if not task.is_check for metric in task.figures]
     if lines:
-        _say(screen, f"\n  {'task':<20}{'metric':<24}{'value':>10}   {'95 % interval':<17}{'n':>5}")
+        _say(screen, f"\n  {'task':<20}{'metric':<20}{'value':>9}  {'95 % interval':<20}{'n':>7}")
     for task, metric in lines:
         figure = task.figures[metric]
         interval = f"{_number(figure.low)}..{_number(figure.high)}"
         name = task.name if metric == next(iter(task.figures)) else ""
-        _say(screen, f"  {name:<20}{metric:<24}{_number(figure.value):>10}   {interval:<17}{figure.n:>5,}")
+        _say(screen, f"  {name:<20}{metric:<20}{_number(figure.value):>9}  {interval:<20}{figure.n:>7,}")
     for task in score.tasks:
         if task.is_check:
             count = max(figure.n for figure in task.figures.values())

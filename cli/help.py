@@ -135,12 +135,25 @@ VERBS = {
         {"run.dir=FOLDER": "folder of runs; $AISC_RUNS or ./runs without it"},
     ),
     "eval": Verb(
-        "score a run or a model folder on held-out data",
-        ("aisc eval RUN                        its model on what it held out", "aisc eval FOLDER --on RUN            any model folder on what RUN held out"),
+        "score a run, a checkpoint or a model folder",
+        (
+            "aisc eval RUN                          its model on what it held out, and evaluation.packs",
+            "aisc eval RUN@STEP                     a checkpoint of it",
+            "aisc eval FOLDER --on RUN              any model folder on what RUN held out",
+            "aisc eval RUN medical medqa=FILE       packs (medical, hk, safety) and tasks with their data",
+            "aisc eval RUN --against OTHER          both on the same items, with the difference and its p",
+            "aisc eval RUN --forgetting FILE        against its base on general text; exit 1 when it forgot",
+        ),
         {
             "--on RUN": "whose held-out data; the run's own without it",
+            "--against RUN|FOLDER|base": "a second model, compared item by item",
+            "--forgetting FILE[,FILE]": "general text, held out; evaluation.forgetting without it",
+            "--base FOLDER": "what the gate compares with; the model that the run began from without it",
+            "--limit N": "only the first N items of each task",
+            "--samples": "keep prompts and replies, in private files",
+            "--output FOLDER": "where the figures go; RUN/eval without it",
             "--device cpu|cuda": "where to compute; a GPU when there is one",
-            "--rows N": "packed rows at once (4)",
+            "--rows N": "packed rows, or requests, at once (4)",
         },
     ),
     "chat": Verb(

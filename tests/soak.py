@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import time
@@ -129,6 +130,14 @@ QUEUE = (
     "tests/slurm/scenarios.py",
     "tests/slurm/survival.py",
 )
+GOODPUT = (
+    "launch/goodput.py",
+    "launch/segments.py",
+    "train/activity.py",
+    "train/phases.py",
+    "tests/slurm/planted.py",
+    "tests/slurm/test_goodput.py",
+)
 NODECHECK = (
     "configs/site.py",
     "launch/exclude.py",
@@ -214,6 +223,16 @@ def through_the_queue(name: str, count: int) -> dict[str, Any]:
     return python("tests.slurm.scenarios", name, str(count))
 
 
+def goodput() -> dict[str, Any]:
+    """The long form of tests/slurm/test_goodput.py: planted phases of 200 s and more, one rank killed, beside sacct."""
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/slurm/test_goodput.py"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "AISC_GOODPUT": "long"}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout[-3000:])
+    said = [line.lstrip(". ") for line in done.stdout.splitlines()]
+    return {"said": [line for line in said if line.startswith(("start ", "phases "))]}
+
+
 def nodecheck() -> dict[str, Any]:
     """Twenty sound starts without a false alarm; every node made slow, full and wrong is named and avoided."""
     return python("tests.slurm.nodecheck", "20", "3")
@@ -239,6 +258,7 @@ SHARDS = {
     **{
         f"engines-{model.removeprefix('tiny_')}": Shard(ENGINES, partial(engine_matrix, model), 1) for model in MODELS
     },
+    "slurm-goodput": Shard(GOODPUT, goodput, 0),
     "nodecheck": Shard(NODECHECK, nodecheck, 0),
     "resharding": Shard(RESHARDING, resharding, 1),
     **{f"slurm-{name}": Shard(QUEUE, partial(through_the_queue, name, count), 3) for name, count in SLURM_COUNTS.items()},

@@ -8,7 +8,7 @@ import jinja2
 
 from configs import atomic
 from configs.runfolder import RunFolder, state_of
-from train.report import attempts, curves, data, goodput, memory, repeat, summary
+from train.report import attempts, curves, data, evaluation, goodput, memory, repeat, summary
 from train.report.section import Section
 
 # In the order of the page. A section is a module with `section(run) -> Section | None`.
@@ -16,6 +16,8 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary.section,
     curves.section,
     curves.preferences,
+    evaluation.section,
+    evaluation.samples,
     data.section,
     memory.section,
     attempts.section,
