@@ -265,12 +265,12 @@ def _last_stage(kind: Callable[[], Any], name: str, layers: list[Layer], words: 
     """Returns `evaluate` or `release` as given; what is wrong is added to `problems`."""
     section = kind()
     given = [
-        Assignment((KEY, name, path[-1]), value, layer.where(KEY, name, *path))
+        Assignment((KEY, name, str(key)), value, layer.where(KEY, name, str(key)))
         for layer in layers
-        for path, value in _keys_of(layer.stages.get(name, {}))
+        for key, value in layer.stages.get(name, {}).items()
     ]
     for key, text in words.own.get(name, []):
-        first, _, inner = key.removeprefix("evaluation.").partition(".")
+        first, _, inner = key.partition(".")
         value = parse_text((first,), text)
         if inner and isinstance(before := getattr(section, first, None), dict):
             value = {**before, **{k: v for one in given if one.path[-1] == first for k, v in dict(one.value).items()}, inner: value}
@@ -280,15 +280,6 @@ def _last_stage(kind: Callable[[], Any], name: str, layers: list[Layer], words: 
             problems.append(problem)
     problems += [f"{KEY}.{name}.{line}" for line in section.problems()]
     return section
-
-
-def _keys_of(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields the keys of `evaluate` or `release`; `evaluation: {packs: ...}`, as in a run's YAML, says the same as `packs: ...`."""
-    for key, value in values.items():
-        if key == "evaluation" and isinstance(value, dict):
-            yield from (((key, str(inner)), inner_value) for inner, inner_value in value.items())
-        else:
-            yield (str(key),), value
 
 
 def _missing_files(stage: EvaluateStage) -> list[str]:
