@@ -51,7 +51,7 @@ def figures(result: dict[str, object]) -> str:
     pairs = {"eval_loss": (result.get("eval_loss_before"), result.get("eval_loss"))}
     more = result.get("eval_figures")
     if isinstance(more, dict) and "accuracy" in more:
-        pairs["accuracy"] = tuple(more["accuracy"])  # type: ignore[assignment]
+        pairs["accuracy"] = tuple(more["accuracy"])
     spelled = [f"{name} {_spell(before)} -> {_spell(after)}" for name, (before, after) in pairs.items() if after is not None]
     return "  ".join(spelled) or "not evaluated"
 
