@@ -132,21 +132,25 @@ def measure(count: int) -> dict[str, Any]:
     lines, exact, signatures = (np.concatenate([getattr(p, n) for p in parts]) for n in ("lines", "exact", "signatures"))
     marks = AllMarks(np.zeros(count, np.int64), lines, exact, signatures)
     started = time.process_time()
-    found = across(marks, np.arange(num_held, count), np.arange(num_held), SIMILARITY).any
+    repeats = across(marks, np.arange(num_held, count), np.arange(num_held), SIMILARITY)
     compared = time.process_time() - started
+    found = repeats.any
+    # The corpus repeats itself, too: what was found and not planted is judged by its true similarity.
+    for row in np.flatnonzero(found & (truth == 0)):
+        truth[row] = -jaccard(train[row], held[repeats.partner[row]])
     started = time.process_time()
     inside = int(within(marks, np.arange(num_held, count), SIMILARITY).any.sum())
     counted = time.process_time() - started
     exact_rows, near = truth == 2.0, (truth >= 0.8) & (truth < 2.0)
-    clear, far = (truth >= 0.9) & near, truth < 0.7
+    clear, far = (truth >= 0.9) & near, np.abs(truth) < 0.7
     return {
         "documents": count,
         "mean_characters": round(sum(map(len, texts)) / count, 1),
         "exact_and_respelled": {"planted": int(exact_rows.sum()), "recall": round(float(found[exact_rows].mean()), 4)},
         "similarity_0.9_and_more": {"planted": int(clear.sum()), "recall": round(float(found[clear].mean()), 4)},
         "similarity_0.8_and_more": {"planted": int(near.sum()), "recall": round(float(found[near].mean()), 4)},
-        "precision": round(float((truth[found] >= 0.8).mean()), 4),
-        "precision_counting_0.7_as_right": round(float((truth[found] >= 0.7).mean()), 4),
+        "precision": round(float((np.abs(truth[found]) >= 0.8).mean()), 4),
+        "precision_counting_0.7_as_right": round(float((np.abs(truth[found]) >= 0.7).mean()), 4),
         "below_0.7": {"rows": int(far.sum()), "found": int(found[far].sum())},
         "repeats_inside_training": inside,
         "cpu_s": {"marking": round(marked, 2), "held_out_against_training": round(compared, 2), "inside_training": round(counted, 2)},
@@ -178,7 +182,8 @@ def main() -> None:
     recall = result["similarity_0.9_and_more"]["recall"]
     text = f"exact {result['exact_and_respelled']['recall']:.3f}, similarity 0.9 and more {recall:.3f}, precision {result['precision']:.3f}"
     good = result["exact_and_respelled"]["recall"] >= 0.99 and recall >= 0.95 and result["precision_counting_0.7_as_right"] >= 0.99
-    items = measure_items(documents(min(options.documents, 20_000), random.Random(SEED + 1)))
+    # So few that no sentence stands in two of them.
+    items = measure_items(documents(min(options.documents, 10_000), random.Random(SEED + 1)))
     result = {"measured": [{"name": key, "found": str(value)} for key, value in result.items()], "evaluation_items": items, "result": verdict(good, text)}
     show("Gates", result)
     if not options.no_record:

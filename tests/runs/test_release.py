@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"data={folder / 'chats.jsonl'}",
         f"data.store={folder / 'stores'}",
         f"run.dir={folder / 'runs'}",
-        *("data.sequence_length=64", "data.workers=1", "data.validation=20%", "evaluation.replies=0"),
+        *("data.sequence_length=64", "data.workers=1", "data.validation=20%", "data.duplicates=off", "evaluation.replies=0"),
         *("training.global_batch_size=4", "training.duration=4 steps", "training.micro_batch_size=4", "training.min_steps=0"),
         "optimizer.lr=3e-3",
     ]

@@ -17,11 +17,13 @@ from data_pipelines.build import Prepared, prepare
 from data_pipelines.corpora import icd_pairs, script_pairs
 from data_pipelines.corpora.packages import fetch
 from data_pipelines.estimate import look
+from data_pipelines.fingerprint import fingerprint
 from data_pipelines.formats import detect
 from data_pipelines.index import COLUMNS, ROLE_COLUMNS, Store, count
 from data_pipelines.problems import BadRowsError
 from data_pipelines.roles import Role
 from data_pipelines.showing import parts_of
+from data_pipelines.sources import InputFile
 from data_pipelines.store import Document, StoreWriter
 from data_pipelines.tokenize import load_tokenizer
 from tests.kills.lab import make_tokenizer
@@ -441,8 +443,20 @@ def test_the_estimate_is_of_what_will_be_written(objective: str, row: Any, tmp_p
         count(data, "sft", tokenizer, seed=1)
 
 
-@pytest.mark.parametrize("objective", ["sft", "cpt"])
-def test_stores_without_roles_have_no_column_of_them(objective: str, tmp_path: Path, tokenizer: str) -> None:
+# Computed before documents had roles, with no gate and no group.
+GOLDEN = {
+    "sft": "624c75f0cd1605970305c0992d2dff9e3bb3410898d9f87494a4dcbd2bac111e",
+    "cpt": "fd214f338085f3bbff93d49161a73d3aef122e57613d10621007265d15a9f864",
+}
+
+
+@pytest.mark.parametrize("objective", GOLDEN)
+def test_stores_without_roles_are_what_they_were(objective: str, tmp_path: Path, tokenizer: str) -> None:
+    hashes = {Path("a.jsonl"): "ab" * 32, Path("tokenizer.json"): "cd" * 32}
+    data = DataSection(train="a.jsonl", sequence_length=128, validation="none")
+    files, parts = [InputFile("train", "a.jsonl", "jsonl")], [Path("tokenizer.json")]
+    found = fingerprint(data, objective, files=files, hashes=hashes, tokenizer=parts, template=None, seed=1)
+    assert found == GOLDEN[objective]
     store = prepared(tmp_path, tokenizer, [{"messages": turns("q", "a"), "label": True}], objective).train
     assert store.document_role is None and store.document_margin is None
     assert set(store.meta["files"]) == {f"{name}.npy" for name in COLUMNS}

@@ -40,8 +40,7 @@ def section(dossier: Dossier) -> BoardSection:
     stages = chain_of(dossier)
     rows = tuple(
         (
-            str(number),
-            Figure(stage.name, stage.origin),
+            Figure(f"{number}  {stage.name}", stage.origin),
             stage.objective or "base",
             Figure(_hashes(stage.made), f"{stage.origin}: {'outputs' if stage.objective else 'weights'}"),
             Figure(short(stage.store) or "-", f"{stage.origin}: store.fingerprint"),
@@ -53,7 +52,6 @@ def section(dossier: Dossier) -> BoardSection:
         f"Lineage: {stage.name}: {stage.join}." for stage in stages if stage.join.startswith(("not ", "differs"))
     )
     header = (
-        "",
         "stage",
         "method",
         Figure("SHA-256 of the weights", f"{MANIFEST}: weights, outputs"),
