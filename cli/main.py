@@ -21,6 +21,7 @@ VERBS = {
     "train": "cli.train:main",
     "launch": "cli.launch:main",
     "job": "cli.job:main",
+    "chain": "cli.chain_job:main",
     "runs": "cli.runs:main",
     "eval": "cli.eval:main",
     "chat": "cli.chat:main",
@@ -29,7 +30,7 @@ VERBS = {
     "completion": "cli.completion:main",
 }
 # For scripts, not for people.
-HIDDEN = ("job",)
+HIDDEN = ("job", "chain")
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
