@@ -14,7 +14,6 @@ from cli.counting import count_data
 from cli.screens import console, is_multirun, split_flags
 from cli.train import already_finished, run_folder
 from configs import atomic
-from configs.chain import is_chain
 from configs.compose import freeze
 from configs.errors import ConfigError, LaunchError
 from configs.facts import Shape
@@ -56,9 +55,6 @@ def main(arguments: list[str]) -> int:
     if is_multirun(arguments):
         points: int = importlib.import_module("cli.sweep").launch(arguments)
         return points
-    if is_chain(arguments):
-        chained: int = importlib.import_module("cli.chain_launch").launch(arguments)
-        return chained
     began = time.monotonic()
     flags, rest = split_flags(arguments, FLAGS)
     if not has_slurm() and "--dry-run" not in flags:
