@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import launch as single
 from cli.chain import show_plan
 from cli.chain_plan import ChainPlan, StagePlan, make_plan, write_chain
 from cli.configured import GivenForCluster, checked_for_cluster
 from cli.counting import count_data
 from cli.launch import HASHED_HERE, Prepared
-from cli.screens import console, is_multirun, split_values
+from cli.screens import console, split_values
 from configs import atomic
-from configs.chain import is_chain
 from configs.compose import freeze
 from configs.errors import ConfigError, LaunchError
 from configs.memory import model_of
@@ -40,13 +38,6 @@ FLAGS = ("--dry-run",)
 VERB = {"evaluate": "eval", "release": "export"}
 
 
-def main(arguments: list[str]) -> int:
-    """Runs `aisc launch`: a chain here, everything else as one run or a sweep; returns the exit code."""
-    if is_multirun(arguments) or not is_chain(arguments):
-        return single.main(arguments)
-    return launch(arguments)
-
-
 def launch(arguments: Sequence[str]) -> int:
     """Submits a chain; returns the exit code."""
     flags, words = split_values(arguments, flags=FLAGS)
@@ -68,7 +59,9 @@ def launch(arguments: Sequence[str]) -> int:
         todo = left_to_do(plan, jobs, states)
         for script in (script for stage in todo for script in stage.scripts):
             try_out(script.text)
-        write_plans(todo, prepared)
+        for one in prepared:
+            if one.plan is not None:
+                atomic.write_json(one.folder.path / "plan.json", one.plan.plan_json())
         found = submit_chain(chain, todo)
     show_jobs(screen, plan, found)
     return 0
@@ -99,14 +92,6 @@ def check_all(plan: ChainPlan, prepared: Sequence[Prepared]) -> None:
     runs, this_run = plan.chain.path.parent, plan.chain.name
     if problem := budget_problem(first.config, first.site, first.shape, total, runs, this_run=this_run, points=points):
         raise LaunchError(f"{problem}; nothing was submitted")
-
-
-def write_plans(todo: Sequence[StageJobs], prepared: Sequence[Prepared]) -> None:
-    """Writes plan.json of each training to come: a project's budget counts what is in the queue."""
-    plans = {one.folder.path: one.plan for one in prepared if one.plan is not None}
-    for stage in todo:
-        if stage.kind == "train" and stage.run in plans:
-            atomic.write_json(stage.run / "plan.json", plans[stage.run].plan_json())
 
 
 def jobs_of(plan: ChainPlan, prepared: Sequence[Prepared]) -> list[StageJobs]:

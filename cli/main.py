@@ -19,7 +19,7 @@ VERBS = {
     "prove": "cli.prove:main",
     "prepare": "cli.prepare:main",
     "train": "cli.train:main",
-    "launch": "cli.chain_launch:main",
+    "launch": "cli.launch:main",
     "job": "cli.job:main",
     "chain": "cli.chain_job:main",
     "runs": "cli.runs:main",
@@ -29,6 +29,8 @@ VERBS = {
     "verify": "cli.verify:main",
     "completion": "cli.completion:main",
 }
+# What a verb does instead with a YAML that has `stages:`.
+CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch"}
 # For scripts, not for people.
 HIDDEN = ("job", "chain")
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -82,9 +84,16 @@ def _dispatch(given: list[str]) -> int:
 
         print(verb_help(verb, [word for word in rest if word not in ("--help", "-h")]), end="")
         return EXIT_DONE
-    module, function = VERBS[verb].split(":")
+    module, function = (CHAINS[verb] if verb in CHAINS and _means_chain(rest) else VERBS[verb]).split(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code
+
+
+def _means_chain(rest: Sequence[str]) -> bool:
+    from cli.screens import is_multirun
+    from configs.chain import is_chain
+
+    return not is_multirun(rest) and is_chain(rest)
 
 
 def _say(message: str) -> None:

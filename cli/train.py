@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from cli.configured import load_checked
 from cli.screens import console, is_multirun, split_values
 from configs import compose
-from configs.chain import is_chain
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
 from configs.schema import RunConfig
 
@@ -30,9 +29,6 @@ def main(arguments: list[str]) -> int:
     if is_multirun(arguments):
         code: int = importlib.import_module("cli.sweep").train(arguments)
         return code
-    if is_chain(arguments):
-        ended: int = importlib.import_module("cli.chain").train(arguments)
-        return ended
     flags, rest = split_values(arguments, values=VALUES, flags=FLAGS)
     given = load_checked(rest, is_smoke="--smoke" in flags, trains=True)
     if "--into" in flags:  # a job's script: the folder was made when the job was submitted
