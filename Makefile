@@ -42,7 +42,7 @@ pages: $(INSTALLED)
 	case $$status in 0) $(BIN)/python -m pytest -q tests/pages ;; 3) ;; *) exit $$status ;; esac
 
 runs: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/runs
+	$(BIN)/python -m pytest -q tests/runs tests/chains
 
 distributed: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m pytest -q tests/distributed

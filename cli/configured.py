@@ -38,6 +38,15 @@ def load_checked(arguments: Sequence[str], *, is_smoke: bool = False, trains: bo
     return _resolved(attempted, config, stem, facts_of(config), trains=trains)
 
 
+def checked_here(attempted: compose.Attempted) -> Given:
+    """Returns one stage of a chain, resolved and checked as a run on this machine.
+
+    Raises:
+        ConfigError: every problem found, one line each.
+    """
+    return _resolved(attempted, attempted.config, attempted.stem, facts_of(attempted.config), trains=True)
+
+
 def load_for_data(arguments: Sequence[str]) -> RunConfig:
     """Returns what `[RUN.yaml] [key=value ...]` asks for, for work on its data alone.
 
@@ -73,7 +82,11 @@ def load_for(arguments: Sequence[str]) -> GivenForCluster:
     Raises:
         ConfigError: every problem found, one line each.
     """
-    attempted = compose.attempt(arguments)
+    return checked_for_cluster(compose.attempt(arguments))
+
+
+def checked_for_cluster(attempted: compose.Attempted) -> GivenForCluster:
+    """As `load_for`, of what has been read already."""
     config = attempted.config
     if config.cluster.name == "local":
         attempted.add(["cluster.name=local: is this machine, where aisc train runs; for the queue: cluster=slurm or cluster=aisc"])

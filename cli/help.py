@@ -96,6 +96,7 @@ VERBS = {
             "aisc train RUN.yaml [key=value ...]          the YAML, with changes",
             "aisc train experiment=demo                   a packaged experiment",
             "aisc train RUN.yaml -m key=value,value ...   every combination, one after another",
+            "aisc train CHAIN.yaml                        `stages:`, each from the former's model, to a release",
         ),
         {
             "--dry-run": "everything but training",
@@ -110,6 +111,7 @@ VERBS = {
             "aisc launch RUN.yaml [key=value ...]         what aisc train takes, through the queue",
             "aisc launch RUN.yaml cluster.nodes=4         on four nodes",
             "aisc launch RUN.yaml -m key=value,value ...  every combination, as one job array",
+            "aisc launch CHAIN.yaml                       `stages:` as jobs, each after the one before",
         ),
         {
             "--dry-run": "print the plan and the script; write nothing, submit nothing",

@@ -21,6 +21,7 @@ VERBS = {
     "train": "cli.train:main",
     "launch": "cli.launch:main",
     "job": "cli.job:main",
+    "chain": "cli.chain_job:main",
     "runs": "cli.runs:main",
     "eval": "cli.eval:main",
     "chat": "cli.chat:main",
@@ -28,8 +29,10 @@ VERBS = {
     "verify": "cli.verify:main",
     "completion": "cli.completion:main",
 }
+# What a verb does instead with a YAML that has `stages:`.
+CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch"}
 # For scripts, not for people.
-HIDDEN = ("job",)
+HIDDEN = ("job", "chain")
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -81,9 +84,16 @@ def _dispatch(given: list[str]) -> int:
 
         print(verb_help(verb, [word for word in rest if word not in ("--help", "-h")]), end="")
         return EXIT_DONE
-    module, function = VERBS[verb].split(":")
+    module, function = (CHAINS[verb] if verb in CHAINS and _means_chain(rest) else VERBS[verb]).split(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code
+
+
+def _means_chain(rest: Sequence[str]) -> bool:
+    from cli.screens import is_multirun
+    from configs.chain import is_chain
+
+    return not is_multirun(rest) and is_chain(rest)
 
 
 def _say(message: str) -> None:

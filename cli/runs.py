@@ -15,6 +15,8 @@ from cli.screens import console, split_values
 from configs.atomic import write_file
 from configs.errors import UserError
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir
+from launch.chain import ChainFolder, all_chains, find_chain
+from launch.chain_states import current_states
 from launch.explain import explain
 from launch.listing import Row, list_rows, sweep_hours
 from launch.live import Accounts, ask_accounts, ask_queue, jobs_of
@@ -52,6 +54,9 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
     if verb in ("show", "retry", "stop") and not options.keys() & set(FLAGS) and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
+    if verb == "show" and not options.keys() & set(FLAGS) and (chain := chain_meant(names[0], parent)) is not None:
+        importlib.import_module("cli.chain_table").show_chain(screen, chain)
+        return 0
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
         compare(screen, runs, options.get("--svg"))
@@ -93,6 +98,18 @@ def sweep_meant(text: str, parent: Path) -> Sweep | None:
     return None
 
 
+def chain_meant(text: str, parent: Path) -> ChainFolder | None:
+    """Returns the chain that `text` means; by the first part of its name only when no run is meant."""
+    chain = find_chain(text, parent)
+    if chain is None or text in (chain.name, chain.short) or Path(text).expanduser() == chain.path:
+        return chain
+    try:
+        find_run(text, parent)
+    except UserError:
+        return chain
+    return None
+
+
 def of_sweep(screen: Console, verb: str, sweep: Sweep) -> int:
     """Shows a sweep's table, stops it, or starts its failed points again."""
     if verb == "stop":
@@ -110,11 +127,13 @@ def list_runs(screen: Console, parent: Path) -> None:
     """Prints one line per run or sweep, newest first."""
     rows, note = list_rows(parent, time.time())
     sweeps = [(summarize_sweep(sweep.path), sweep_hours(sweep.path, time.time())) for sweep in all_sweeps(parent)]
-    if not rows and not sweeps:
+    chains = all_chains(parent)
+    if not rows and not sweeps and not chains:
         screen.print(f"no runs in {parent}   (run.dir=FOLDER or $AISC_RUNS names another folder)")
         return
     cells = [(row.summary.started, cells_of(row), row.is_bad) for row in rows]
     cells += [(sweep.started, cells_of_sweep(sweep, *hours), "failed" in sweep.counts) for sweep, hours in sweeps]
+    cells += [(chain.info().created, cells_of_chain(chain), has_failed(chain)) for chain in chains]
     lines = [dict(zip(ORDER, ORDER, strict=True)), *(line for _, line, _ in cells)]
     widths = {name: max(len(line[name]) for line in lines) for name in ORDER}
     shown = shown_columns(widths, screen.width if screen.is_terminal else None)
@@ -159,6 +178,28 @@ def cells_of_sweep(sweep: SweepSummary, hours: float | None, trained: float | No
         "TRAINED": spell_share(trained),
         "LEFT": "-",
     }
+
+
+def cells_of_chain(chain: ChainFolder) -> dict[str, str]:
+    """Returns the texts of a chain's line: which stage it is at, and the loss of the newest training that is done."""
+    states = current_states(chain)
+    done = [stage for stage in states if stage.state == "done"]
+    at = next((stage for stage in states if stage.state != "done"), None)
+    trained = [chain.run_of(stage.name) for stage in done if stage.kind == "train"]
+    return {
+        "RUN": f"{chain.name} ({len(states)})",
+        "STATE": f"{at.name} {at.state}" if at is not None else "done",
+        "STEP": f"{len(done)}/{len(states)}",
+        "EVAL_LOSS": spell_loss(summarize(trained[-1])) if trained else "-",
+        "GPU-h": "-",
+        "TRAINED": "-",
+        "LEFT": "-",
+    }
+
+
+def has_failed(chain: ChainFolder) -> bool:
+    """True when somebody should look."""
+    return any(stage.state == "failed" for stage in current_states(chain))
 
 
 def show(screen: Console, run: RunFolder) -> None:

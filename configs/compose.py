@@ -19,7 +19,7 @@ from configs.deepspeed_keys import adopt
 from configs.engine_choice import Choice, Machine, candidates, choose_engine
 from configs.errors import ConfigError
 from configs.facts import Facts
-from configs.frontdoor import Assignment, known_paths, read_arguments
+from configs.frontdoor import Assignment, Given, known_paths, read_arguments
 from configs.memory import Setup, model_of
 from configs.schema import SECTIONS, RunConfig
 from configs.schema.objective import BETA, PREFERENCE, READERS
@@ -102,6 +102,11 @@ def attempt(arguments: Sequence[str]) -> Attempted:
     given = read_arguments(arguments)
     if given.has_unread_file:
         raise ConfigError(given.problems)
+    return compose_given(given)
+
+
+def compose_given(given: Given) -> Attempted:
+    """Returns the configuration that the user's assignments make, as far as it can be, with every problem."""
     made = Attempted(RunConfig(), given.stem, {}, list(given.problems), set(given.misread))
     for assignment in [*_preset_assignments(given.presets), *given.assignments]:
         dotted = ".".join(assignment.path)
@@ -199,12 +204,13 @@ def _set_sections(target: Any, name: str, element: type, assignment: Assignment)
         inner = value if isinstance(value, dict) else {"path": value}
         for field_name, field_value in inner.items():
             path = (*assignment.path, str(key), str(field_name))
-            problem = _set_in_section(sections[str(key)], Assignment(path, field_value, assignment.where))
+            problem = set_in_section(sections[str(key)], Assignment(path, field_value, assignment.where))
             problems += [problem] if problem else []
     return "\n".join(problems) or None
 
 
-def _set_in_section(section: Any, assignment: Assignment) -> str | None:
+def set_in_section(section: Any, assignment: Assignment) -> str | None:
+    """Sets one key of a dataclass in place, the last of the path; returns the problem, if there is one."""
     name = assignment.path[-1]
     fields = fields_of(type(section))
     dotted = ".".join(assignment.path)
@@ -221,12 +227,12 @@ def _set_in_mapping(mapping: dict[str, Any], hint: Any, rest: tuple[str, ...], a
     if dataclasses.is_dataclass(element):
         section = mapping.setdefault(rest[0], element())  # type: ignore[operator]
         if len(rest) == 1:
-            return _set_in_section(section, Assignment((*assignment.path, "path"), assignment.value, assignment.where))
+            return set_in_section(section, Assignment((*assignment.path, "path"), assignment.value, assignment.where))
         if len(rest) > 2 and isinstance(inner := getattr(section, rest[1], None), dict):
             return _set_in_mapping(inner, hints_of(element)[rest[1]], rest[2:], assignment)  # type: ignore[arg-type]
         if len(rest) > 2:
             return f"{assignment.where}{dotted}: no such key; expected data.sources.NAME.KEY=VALUE"
-        return _set_in_section(section, assignment)
+        return set_in_section(section, assignment)
     try:
         inner = mapping
         for name in rest[:-1]:

@@ -100,12 +100,17 @@ def read_arguments(arguments: Sequence[str]) -> Given:
     for override in overrides:
         key, _, text = override.partition("=")
         if key != EXPERIMENT:
-            _read_override(given, key, text)
+            read_override(given, key, text)
     return given
 
 
+def experiment_path(name: str) -> Path:
+    """Returns the file of a packaged experiment, or `name` itself where that is one."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else PRESET_ROOT / EXPERIMENT / f"{name}.yaml"
+
+
 def _read_experiment(given: Given, name: str) -> None:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESET_ROOT / EXPERIMENT / f"{name}.yaml"
+    path = experiment_path(name)
     if not path.is_file():
         close = nearest(name, preset_names(EXPERIMENT))
         hint = f"; did you mean {close}?" if close else f"; there are: {', '.join(preset_names(EXPERIMENT))}"
@@ -116,7 +121,8 @@ def _read_experiment(given: Given, name: str) -> None:
     _read_yaml(given, path)
 
 
-def _read_override(given: Given, key: str, text: str) -> None:
+def read_override(given: Given, key: str, text: str) -> None:
+    """Adds what `key=text` of the command line says."""
     if key.startswith(("+", "~")):
         given.problems.append(_no_prefix(f"{key}={text}", key))
         return
@@ -195,7 +201,7 @@ def _read_yaml(given: Given, path: Path) -> None:
         _read_experiment(given, experiment)
         given.stem = stem
     for section, value in values.items():
-        _assign_section(given, str(section), value, path, lines)
+        assign_section(given, str(section), value, path, lines)
 
 
 def load_yaml(path: Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]] | str:
@@ -232,9 +238,9 @@ def _key_lines(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield from _key_lines(value, inner)
 
 
-def _assign_section(
-    given: Given, section: str, value: Any, file: Path, lines: dict[tuple[str, ...], int]
-) -> None:
+def assign_section(given: Given, section: str, value: Any, file: Path, lines: dict[tuple[str, ...], int]) -> None:
+    """Adds what one section of a YAML says; `lines` are those of its keys in `file`."""
+
     def where(*path: str) -> str:
         return f"{file}:{lines.get(path, 1)}: "
 

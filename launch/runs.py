@@ -46,6 +46,11 @@ def sweep_runs(parent: Path) -> list[RunFolder]:
     return _newest_first(path for sweep in parent.glob("*/sweep.json") for path in sweep.parent.iterdir() if _is_run(path))
 
 
+def chain_runs(parent: Path) -> list[RunFolder]:
+    """Returns the runs of all chains in `parent`, newest first."""
+    return _newest_first(path for chain in parent.glob("*/chain.json") for path in chain.parent.iterdir() if _is_run(path))
+
+
 def find_run(text: str, parent: Path) -> RunFolder:
     """Returns the run that `text` means: a folder, a name, the six characters at its end, the newest of a first part, or
     that of a job of Slurm.
@@ -57,7 +62,7 @@ def find_run(text: str, parent: Path) -> RunFolder:
     if _is_run(path):
         return RunFolder(path)
     runs = all_runs(parent)
-    points = sweep_runs(parent)
+    points = [*sweep_runs(parent), *chain_runs(parent)]
     exact = [run for run in (*runs, *points) if run.name == text]
     by_id = [run for run in runs if text in run.name.split("-")[1:]]
     by_stem = [run for run in runs if run.name.startswith(f"{text}-")]

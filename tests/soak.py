@@ -151,6 +151,19 @@ NODECHECK = (
     "tests/slurm/cluster.py",
     "tests/slurm/nodecheck.py",
 )
+CHAINED = (
+    "cli/chain.py",
+    "cli/chain_launch.py",
+    "cli/chain_plan.py",
+    "configs/chain.py",
+    "configs/experiment/hkgai_chain.yaml",
+    "configs/experiment/oncology_chain.yaml",
+    "launch/chain.py",
+    "launch/chain_local.py",
+    "launch/chain_queue.py",
+    "tests/chains/both_ways.py",
+    "tests/chains/reduced.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +251,11 @@ def nodecheck() -> dict[str, Any]:
     return python("tests.slurm.nodecheck", "20", "3")
 
 
+def chains() -> dict[str, Any]:
+    """Both shipped chains, reduced, from raw data to a released folder, here and through Slurm, with equal ledgers."""
+    return {name: python("tests.chains.both_ways", name) for name in ("hkgai", "oncology")}
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -260,6 +278,7 @@ SHARDS = {
     },
     "slurm-goodput": Shard(GOODPUT, goodput, 0),
     "nodecheck": Shard(NODECHECK, nodecheck, 0),
+    "chains": Shard(CHAINED, chains, 1),
     "resharding": Shard(RESHARDING, resharding, 1),
     **{f"slurm-{name}": Shard(QUEUE, partial(through_the_queue, name, count), 3) for name, count in SLURM_COUNTS.items()},
 }

@@ -167,7 +167,7 @@ def _task_score(outcome: Outcome, asked: Asked) -> TaskScore:
         ours = mean_figure(np.array([value for _, value in items]))
         value, stderr = outcome.figures[metric]
         figures[metric] = Figure(value, ours.stderr if stderr is None else stderr, ours.low, ours.high, ours.n)
-    more: dict[str, Any] = {"harness": "lm-evaluation-harness", "about": outcome.task.about}
+    more: dict[str, Any] = {"harness": "lm-evaluation-harness", "about": outcome.task.about, "limit": asked.config.evaluation.limit}
     if outcome.task.has_rules:
         from train.packs.safety.refusals import OPENING, RULES
 

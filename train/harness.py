@@ -44,7 +44,7 @@ class Outcome:
         figures: of each metric (value, standard error or None) as the harness reports them.
         items: of each metric [(id, value)] in the order of the data.
         samples: [{id, prompt, replies, target}], texts and all; for a private file only.
-        data: SHA-256 of the rows.
+        num_items: how many rows it had.
     """
 
     task: Task

@@ -54,7 +54,7 @@ def make_chats(path: Path, count: int) -> list[str]:
     texts = []
     with path.open("w") as file:
         for _ in range(count):
-            a, b = chance.randrange(100), chance.randrange(100)
+            a, b = chance.randrange(100, 1000), chance.randrange(100, 1000)  # not duplicates of one another
             turns = [f"What is {a} and {b}?", f"{a} and {b} make {a + b}." * chance.randrange(1, 4)]
             roles = ("user", "assistant")
             messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=True)]

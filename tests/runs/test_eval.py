@@ -46,6 +46,29 @@ def teach(model: Any, tokenizer: Any, texts: list[str], *, steps: int, lr: float
         optimizer.zero_grad()
 
 
+def settings_of(folder: Path) -> list[str]:
+    """Returns the settings of the run `gentle`."""
+    return [
+        f"model={folder / 'base'}",
+        f"data={folder / 'chats.jsonl'}",
+        "data.validation=25%",
+        f"data.store={folder / 'stores'}",
+        f"run.dir={folder / 'runs'}",
+        "run.name=gentle",
+        "data.sequence_length=64",
+        "data.workers=1",
+        "training.global_batch_size=4",
+        "training.micro_batch_size=4",
+        "training.duration=4 steps",
+        "training.min_steps=0",
+        "optimizer.lr=1e-4",
+        "evaluation.every=end",
+        "evaluation.replies=0",
+        "checkpoint.every=2 steps",
+        f"evaluation.forgetting=[{folder / 'general.jsonl'}]",
+    ]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with `base` (knows general text), `spoilt` (the same, over-trained on chats), and the run `gentle` on base."""
@@ -65,30 +88,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     (folder / "general.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences(40, 3)))
-    rows = [{"question": f"What is {n} and {n}?", "options": {"A": str(2 * n), "B": str(n), "C": "9" * 5}, "answer_idx": "A"} for n in range(12)]
+    rows = [{"question": f"What is {n} and {n}?", "options": {"A": str(2 * n), "B": str(n), "C": "9" * 5}, "answer_idx": "A"} for n in range(1, 13)]
     (folder / "medqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = [{"prompt": f"What is {n} and 1?", "should_refuse": n % 2 == 0} for n in range(4)]
     (folder / "refusal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
-    settings = [
-        f"model={folder / 'base'}",
-        f"data={folder / 'chats.jsonl'}",
-        "data.validation=25%",
-        f"data.store={folder / 'stores'}",
-        f"run.dir={folder / 'runs'}",
-        "run.name=gentle",
-        "data.sequence_length=64",
-        "data.workers=1",
-        "training.global_batch_size=4",
-        "training.micro_batch_size=4",
-        "training.duration=4 steps",
-        "training.min_steps=0",
-        "optimizer.lr=1e-4",
-        "evaluation.every=end",
-        "evaluation.replies=0",
-        "checkpoint.every=2 steps",
-        f"evaluation.forgetting=[{folder / 'general.jsonl'}]",
-    ]
-    assert main(["train", *settings]) == 0
+    assert main(["train", *settings_of(folder)]) == 0
     yield folder
     torch.set_num_threads(threads)
     for number, handler in handlers.items():
@@ -151,8 +155,9 @@ def test_an_over_trained_model_trips_the_gate(aisc: Aisc, place: Path) -> None:
 
 def test_tasks_are_the_harness_by_hand_and_texts_stay_private(aisc: Aisc, place: Path, tmp_path: Path) -> None:
     code, text = aisc("gentle", "medical", f"medqa={place / 'medqa.jsonl'}", f"refusal={place / 'refusal.jsonl'}", "--samples")
+    assert code == 0, text
     written = read_json(the_run(place).path / "eval" / "model.json")
-    assert code == 0 and written is not None
+    assert written is not None
     assert "35 questions answered: the harness works" in text and "pubmedqa=FILE" in text and r"\bas an AI\b" in text
     tasks = written["tasks"]
     assert tasks["mmlu_medical_check"]["check"] is True and "mmlu_medical_check    acc" not in text
@@ -187,7 +192,8 @@ def test_tasks_are_the_harness_by_hand_and_texts_stay_private(aisc: Aisc, place:
 def test_two_models_on_the_same_items_and_a_checkpoint(aisc: Aisc, place: Path) -> None:
     run = the_run(place)
     code, text = aisc("gentle@4", f"medqa={place / 'medqa.jsonl'}", "--against", "base", "--limit", "8")
-    assert code == 0 and "minus" in text and "McNemar" in text
+    assert code == 0, text
+    assert "minus" in text and "McNemar" in text
     step, final = read_json(run.path / "eval" / "step-4.json"), read_json(run.path / "eval" / "model.json")
     assert step is not None and final is not None and step["kind"] == "checkpoint"
     assert step["weights"] == final["weights"], "the last checkpoint is what was exported, to the bit"
@@ -199,3 +205,20 @@ def test_two_models_on_the_same_items_and_a_checkpoint(aisc: Aisc, place: Path) 
     change = step["tasks"]["held_out"]["metrics"]["loss"]["value"] - base["tasks"]["held_out"]["metrics"]["loss"]["value"]
     assert found["held_out"]["loss"]["value"] == pytest.approx(change, abs=1e-9)
     assert not list(run.path.glob(".tmp-eval-*"))
+
+
+def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Path) -> None:
+    pairs = [{"prompt": f"What is {n} and 1?", "chosen": f"{n + 1}.", "rejected": f"{n + 2}."} for n in range(40)]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    changed = {"data": place / "pairs.jsonl", "run.name": "pref", "data.sequence_length": 128, "optimizer.lr": 1e-3}
+    settings = {**dict(word.split("=", 1) for word in settings_of(place)), **changed, "objective": "dpo", "evaluation.forgetting": "[]"}
+    assert main(["train", *(f"{key}={value}" for key, value in settings.items())]) == 0
+    run = find_run("pref", place / "runs")
+    code, text = aisc("pref", "--against", "base")
+    result, written = read_json(run.result_path), read_json(run.path / "eval" / "model.json")
+    assert code == 0 and result is not None and written is not None, text
+    figures = written["tasks"]["held_out"]["metrics"]
+    assert set(figures) == {"loss", "accuracy", "margin"} and figures["accuracy"]["n"] == 10
+    assert figures["loss"]["value"] == pytest.approx(result["eval_loss"], rel=1e-5)
+    ((_, found),) = written["comparisons"].items()
+    assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the base's margin is 0"

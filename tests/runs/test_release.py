@@ -20,6 +20,9 @@ from train import release
 from train.cards import as_text, look_up
 
 Aisc = Callable[..., tuple[int, str]]
+# What `aisc eval` writes of the forgetting gate.
+GATE: dict[str, Any] = {"tripped": False, "difference": 0.01, "low": -0.01, "high": 0.03, "bound": 0.05, "confidence": 0.95}
+GATE |= {"loss": 3.01, "loss_base": 3.0, "documents": 40, "tokens": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"data={folder / 'chats.jsonl'}",
         f"data.store={folder / 'stores'}",
         f"run.dir={folder / 'runs'}",
-        *("data.sequence_length=64", "data.workers=1", "data.validation=20%", "evaluation.replies=0"),
+        *("data.sequence_length=64", "data.workers=1", "data.validation=20%", "data.duplicates=off", "evaluation.replies=0"),
         *("training.global_batch_size=4", "training.duration=4 steps", "training.micro_batch_size=4", "training.min_steps=0"),
         "optimizer.lr=3e-3",
     ]
@@ -100,7 +103,7 @@ def test_a_tripped_forgetting_gate_refuses(aisc: Aisc, place: Path) -> None:
 def write_evaluation(run: RunFolder, weights: dict[str, str], forgetting: dict[str, Any]) -> None:
     metric = {"value": 0.625, "stderr": 0.1, "low": 0.5, "high": 0.75, "n": 1200}
     tasks = {"icd/10": {"pack": "medical", "metrics": {"acc": metric}, "samples": None}}
-    value = {"model": str(run.path / "model"), "kind": "run", "weights": weights, "tasks": tasks, "forgetting": forgetting}
+    value = {"model": str(run.path / "model"), "kind": "run", "weights": weights, "tasks": tasks, "forgetting": {**GATE, **forgetting}}
     (run.path / "eval").mkdir(exist_ok=True)
     (run.path / "eval" / "tiny.json").write_text(json.dumps(value))
 

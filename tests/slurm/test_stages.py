@@ -94,9 +94,9 @@ def test_a_chain_runs_to_its_end(slurm: Cluster, place: Path, launched: dict[str
     assert not list((place / "local").iterdir()), "copies are removed at the end"
     start = run.attempts()[0].read_start()
     assert start is not None and Path(start["store_folder"]).parent == place / "stores"
-    result, scores = read_json(run.result_path), read_json(run.path / "eval.json")
+    result, scores = read_json(run.result_path), read_json(run.path / "eval" / "model.json")
     assert result is not None and scores is not None
-    assert scores["evaluations"][0]["loss"] == pytest.approx(result["eval_loss"], rel=1e-5)
+    assert scores["tasks"]["held_out"]["metrics"]["loss"]["value"] == pytest.approx(result["eval_loss"], rel=1e-5)
     assert (run.path / "export" / "model.safetensors").is_file()
     lines = explain_chain(jobs, read_starts(run.path))
     assert len(lines) == 3 and all("finished in" in line for line in lines), lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from configs.errors import DataError, UserError
 from configs.schema.evaluation import PACKS
-from train.harness import shipped_questions
+from train.harness import require_harness, shipped_questions
 from train.packs import FOLDER, TASKS, choose
 from train.packs.hk.replies import code_switch_rate, is_cantonese, simplified_share
 from train.packs.hk.replies import judge as judge_language
@@ -124,6 +125,15 @@ def test_which_tasks_run() -> None:
     ):
         with pytest.raises(UserError, match=said):
             choose(words, files)
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_harness()
+    for name in [name for name in sys.modules if name.split(".")[0] == "lm_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(UserError, match=r"tasks need lm-eval, not installed here:  pip install 'aisc-finetune\[eval\]'"):
+        require_harness()
 
 
 def test_the_shipped_questions_are_whole() -> None:

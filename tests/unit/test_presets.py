@@ -109,7 +109,13 @@ def test_every_engine_preset_has_its_meaning_here() -> None:
 
 
 def test_every_experiment_composes() -> None:
+    from configs.chain import is_chain, read_chain
     from configs.help import experiments
 
     for name in experiments():
-        assert compose.load([f"experiment={name}"]).config.data.train, name
+        words = [f"experiment={name}"]
+        if not is_chain(words):
+            assert compose.load(words).config.data.train, name
+            continue
+        chain = read_chain(words)
+        assert not chain.problems and not any(stage.attempted.problems for stage in chain.stages), name

@@ -13,6 +13,7 @@ from train.dossier import MANIFEST, RESULT, THIS, Dossier, Figure, model_name
 from train.paper.objective_words import objective_words
 
 _ENGINES = {"fsdp2": ("fully sharded data parallelism", "fsdp"), "ddp": ("data parallelism", "")}
+_OWN_PACKS = ("held_out", "general_text")
 
 
 class Methods:
@@ -190,7 +191,11 @@ def _optimisation(text: Methods, dossier: Dossier) -> None:
         ("A step takes ", of("training.global_batch_size"), " packed rows."),
         ("Gradients are clipped to a norm of ", of("training.max_grad_norm"), "."),
         ("Arithmetic is ", of("training.precision"), "; the seed is ", of("training.seed"), "."),
-        ("Ranks share the work by ", Figure(words, f"{dossier.config_origin}: engine.name"), f" {text.cite(work)}." if work else "."),
+        (
+            "Ranks share the work by ",
+            Figure(words, f"{dossier.config_origin}: engine.name"),
+            f" {text.cite(work)}." if work else ".",
+        ),
     ]
     if dossier.result:
         steps = Figure(f"{dossier.result['steps']:,}", f"{RESULT}: steps")
@@ -203,13 +208,34 @@ def _optimizer(text: Methods, dossier: Dossier) -> Words:
     of = dossier.setting
     if dossier.section("optimizer").get("name") != "adamw":
         return ("The optimizer is ", of("optimizer.name"), ".")
-    moments: Words = (" (beta1 ", of("optimizer.beta1"), ", beta2 ", of("optimizer.beta2"), ", epsilon ", of("optimizer.eps"), ")")
-    return ("The optimizer is AdamW ", text.cite("adamw"), *moments, " with weight decay ", of("optimizer.weight_decay"), " of matrices.")
+    moments: Words = (
+        " (beta1 ",
+        of("optimizer.beta1"),
+        ", beta2 ",
+        of("optimizer.beta2"),
+        ", epsilon ",
+        of("optimizer.eps"),
+        ")",
+    )
+    return (
+        "The optimizer is AdamW ",
+        text.cite("adamw"),
+        *moments,
+        " with weight decay ",
+        of("optimizer.weight_decay"),
+        " of matrices.",
+    )
 
 
 def _schedule(text: Methods, dossier: Dossier) -> Words:
     of, name = dossier.setting, str(dossier.section("lr_scheduler").get("name"))
-    rise: Words = ("The learning rate rises linearly to ", of("optimizer.lr"), " (warm-up ", of("lr_scheduler.warmup"), ")")
+    rise: Words = (
+        "The learning rate rises linearly to ",
+        of("optimizer.lr"),
+        " (warm-up ",
+        of("lr_scheduler.warmup"),
+        ")",
+    )
     cited = f" {text.cite(name)}" if name in ("cosine", "wsd") else ""
     return (*rise, " and follows a ", of("lr_scheduler.name"), " schedule", f"{cited}.")
 
@@ -231,18 +257,22 @@ def _evaluation(text: Methods, dossier: Dossier) -> None:
                 ".",
             )
         )
-    if scored:
-        names = ", ".join(dict.fromkeys(task.name for _, task in scored))
-        files = ", ".join(dict.fromkeys(file.file for file, _ in scored))
-        sentences.append(
-            (
-                "Tasks were run with the language model evaluation harness ",
-                text.cite("harness"),
-                ": ",
-                Figure(names, f"{files}: tasks"),
-                "; values and 95 % intervals are in results.csv.",
+    # Losses on texts are our own arithmetic; everything else the harness asks.
+    by_harness = [(file, task) for file, task in scored if task.pack not in _OWN_PACKS]
+    for found, how in (
+        (by_harness, f"the language model evaluation harness {text.cite('harness')}" if by_harness else ""),
+        ([one for one in scored if one not in by_harness], "a pass over the texts"),
+    ):
+        if found:
+            names = ", ".join(dict.fromkeys(task.name for _, task in found))
+            files = ", ".join(dict.fromkeys(file.file for file, _ in found))
+            sentences.append(
+                (
+                    f"Measured by {how}: ",
+                    Figure(names, f"{files}: tasks"),
+                    "; values and 95 % intervals are in results.csv.",
+                )
             )
-        )
     text.paragraph(*sentences)
 
 

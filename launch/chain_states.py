@@ -1,0 +1,50 @@
+"""What the stages of a chain are doing now: chain.json, their run folders and the records of their jobs put together."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+
+from configs.runfolder import state_of
+from launch.chain import ChainFolder, StageState
+from launch.records import JobStart, read_jobs, read_starts
+
+# Under which name a run's folder holds the jobs of a stage.
+JOB_STAGES = {"train": "train", "evaluate": "eval", "release": "export"}
+
+
+def current_states(chain: ChainFolder) -> list[StageState]:
+    """Returns the stages as they are now."""
+    states = [_now(chain, copy.deepcopy(stage)) for stage in chain.info().stages]
+    for before, stage in itertools.pairwise(states):
+        if stage.state == "waiting" and before.state in ("failed", "cancelled"):
+            cause = before.cause if before.state == "cancelled" else f"stage {before.name} failed: {before.cause}"
+            stage.cause = f"not begun; {cause.removeprefix('not begun; ')}"
+    return states
+
+
+def _now(chain: ChainFolder, stage: StageState) -> StageState:
+    run = chain.path / stage.run
+    start = last_start(run, JOB_STAGES[stage.kind])
+    if stage.kind == "train" and stage.state != "failed":
+        status = state_of(run)
+        if status.state in ("running", "failed", "done"):
+            stage.state, stage.cause = status.state, "" if status.state == "done" else status.cause
+        elif stage.state == "running":
+            stage.state, stage.cause = "stopped", status.cause
+    if start is not None and stage.state != "done" and start.verdict in ("failed", "cancelled", "gave up"):
+        stage.state = "cancelled" if start.verdict == "cancelled" else "failed"
+        stage.cause = stage.cause or start.cause
+    elif start is None and stage.state == "waiting" and any(job.stage == JOB_STAGES[stage.kind] for job in read_jobs(run)):
+        stage.cause = f"job {[job.job_id for job in read_jobs(run) if job.stage == JOB_STAGES[stage.kind]][-1]}"
+    return stage
+
+
+def last_start(run: Path, job_stage: str) -> JobStart | None:
+    """Returns the newest start of a stage's newest job."""
+    jobs = [job for job in read_jobs(run) if job.stage == job_stage]
+    starts = [start for start in read_starts(run) if jobs and start.job_id == jobs[-1].job_id]
+    return starts[-1] if starts else None
+
+
