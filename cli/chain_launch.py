@@ -13,6 +13,7 @@ from cli.configured import GivenForCluster, checked_for_cluster
 from cli.counting import count_data
 from cli.launch import HASHED_HERE, Prepared
 from cli.screens import console, split_values
+from configs import atomic
 from configs.compose import freeze
 from configs.errors import ConfigError, LaunchError
 from configs.memory import model_of
@@ -58,6 +59,9 @@ def launch(arguments: Sequence[str]) -> int:
         todo = left_to_do(plan, jobs, states)
         for script in (script for stage in todo for script in stage.scripts):
             try_out(script.text)
+        for one in prepared:
+            if one.plan is not None:
+                atomic.write_json(one.folder.path / "plan.json", one.plan.plan_json())
         found = submit_chain(chain, todo)
     show_jobs(screen, plan, found)
     return 0

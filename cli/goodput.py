@@ -16,7 +16,7 @@ from configs.runfolder import RunFolder
 from configs.timekeeping import PHASES, UNKNOWN
 from launch.goodput import Goodput, Total, agrees, differences, goodput, totals, write_goodput
 from launch.live import ask_accounts, ask_queue, jobs_of
-from launch.runs import all_runs, find_run, sweep_runs
+from launch.runs import all_runs, chain_runs, find_run, sweep_runs
 from launch.words import spell_hours, spell_length, spell_money, spell_share, spell_time
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def notes(account: Goodput) -> list[str]:
 def show_totals(screen: Console, parent: Path, project: str | None, month: str | None) -> int:
     """Prints one line per project and month."""
     now = time.time()
-    runs = [*all_runs(parent), *sweep_runs(parent)]
+    runs = [*all_runs(parent), *sweep_runs(parent), *chain_runs(parent)]
     found = totals([goodput(run.path, now=now) for run in runs], project=project, month=month)
     if not found:
         of = "".join([f" of project {project}" if project else "", f" in {month}" if month else ""])

@@ -54,9 +54,8 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"aisc runs {verb}: which run? There are: {', '.join(run.name for run in all_runs(parent)[:10]) or 'none'}")
     if verb in ("show", "retry", "stop") and not options.keys() & set(FLAGS) and (sweep := sweep_meant(names[0], parent)) is not None:
         return of_sweep(screen, verb, sweep)
-    if verb == "show" and not options.keys() & set(FLAGS) and (chain := chain_meant(names[0], parent)) is not None:
-        importlib.import_module("cli.chain_table").show_chain(screen, chain)
-        return 0
+    if verb in ("show", "stop") and not options.keys() & set(FLAGS) and (chain := chain_meant(names[0], parent)) is not None:
+        return of_chain(screen, verb, chain)
     runs = [find_run(name, parent) for name in names]
     if verb == "compare":
         compare(screen, runs, options.get("--svg"))
@@ -108,6 +107,16 @@ def chain_meant(text: str, parent: Path) -> ChainFolder | None:
     except UserError:
         return chain
     return None
+
+
+def of_chain(screen: Console, verb: str, chain: ChainFolder) -> int:
+    """Shows a chain's stages, or stops it."""
+    if verb == "stop":
+        for sentence in importlib.import_module("launch.chain_stop").stop_chain(chain):
+            screen.print(Text(sentence), soft_wrap=True)
+        return 0
+    importlib.import_module("cli.chain_table").show_chain(screen, chain)
+    return 0
 
 
 def of_sweep(screen: Console, verb: str, sweep: Sweep) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 from configs.compose import Attempted, compose_given, set_in_section
 from configs.errors import ConfigError
 from configs.frontdoor import (
+    CHAIN,
     EXPERIMENT,
     Assignment,
     Given,
@@ -35,7 +36,7 @@ from configs.schema import RunConfig
 from configs.schema.chain import EvaluateStage, ReleaseStage
 from configs.values import nearest
 
-KEY = "stages"
+KEY = CHAIN
 EVALUATE, RELEASE = "evaluate", "release"
 # What comes after all training, in this order.
 LAST = (EVALUATE, RELEASE)

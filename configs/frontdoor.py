@@ -36,6 +36,8 @@ TEXT_FIELD = {
     "cluster": "name",
 }
 EXPERIMENT = "experiment"
+# The key that makes a YAML a chain (configs/chain.py).
+CHAIN = "stages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,11 @@ def _read_yaml(given: Given, path: Path) -> None:
         given.has_unread_file = True
         return
     values, lines = loaded
+    if CHAIN in values:
+        told = "makes this a chain, which aisc train and aisc launch run as a whole; expected the YAML of one run"
+        given.problems.append(f"{path}:{lines[(CHAIN,)]}: {CHAIN}: {told}")
+        given.has_unread_file = True
+        return
     experiment = values.pop(EXPERIMENT, None)
     if isinstance(experiment, str):
         stem = given.stem

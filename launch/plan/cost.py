@@ -119,6 +119,8 @@ def used_hours(runs: Path, project: str, *, this_run: str = "") -> float:
     """Returns the GPU-hours that the runs of a project have taken, or are going to take while they are in the queue."""
     folders = [path for path in runs.iterdir() if path.is_dir() and path.name != this_run] if runs.is_dir() else []
     points = [path.parent for path in runs.glob("*/*/point.json") if path.parent.parent.name != this_run]
+    stages = [path.parent for path in runs.glob("*/*/launch.yaml") if (path.parents[1] / "chain.json").exists()]
+    points += [run for run in stages if run.parent.name != this_run]
     return sum(hours_of(folder) for folder in [*folders, *points] if project_of(folder) == project)
 
 

@@ -67,6 +67,8 @@ def test_from_rows_to_a_released_folder_in_one_command(released: tuple[ChainFold
     assert states[2].made and states[3].made and list((dpo.path / "release").rglob("*.safetensors"))
     code, said = aisc("runs", "show", chain.short, f"run.dir={chain.path.parent}")
     assert code == 0 and "accuracy" in said and f"{dpo.path / 'release'}" in said
+    code, said = aisc("runs", f"run.dir={chain.path.parent}")
+    assert code == 0 and f"{chain.name} (4)" in said and "4/4" in said and dpo.name not in said
 
 
 def test_the_same_command_finds_it_done_and_refuses_a_changed_model(
@@ -128,6 +130,11 @@ def test_a_problem_of_any_stage_is_told_before_the_first_starts(
     said = capsys.readouterr().err
     assert all(line in said for line in lines), said
     assert not (place / "none").exists() and time.monotonic() - began < 10
+
+
+def test_other_verbs_say_what_a_chain_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(place / "tiny.yaml")]) == 2
+    assert "stages: makes this a chain, which aisc train and aisc launch run" in capsys.readouterr().err
 
 
 def test_an_adapter_is_merged_for_the_stage_behind_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
