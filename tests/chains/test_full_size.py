@@ -89,6 +89,7 @@ def test_a_chain_at_full_size_is_checked_and_planned(
 def test_a_project_pays_for_the_stages_of_chains(tmp_path: Path) -> None:
     for run, hours in (("chain-aaaaaa/chain-aaaaaa-sft", 100.0), ("chain-aaaaaa/chain-aaaaaa-dpo", 20.0), ("run-bbbbbb", 7.0)):
         (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "launch.yaml").write_text("")
         (tmp_path / run / "plan.json").write_text(json.dumps({"project": "oncology", "gpu_hours": hours}))
     (tmp_path / "chain-aaaaaa" / "chain.json").write_text("{}")
     assert used_hours(tmp_path, "oncology") == 127.0
