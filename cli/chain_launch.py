@@ -59,9 +59,7 @@ def launch(arguments: Sequence[str]) -> int:
         todo = left_to_do(plan, jobs, states)
         for script in (script for stage in todo for script in stage.scripts):
             try_out(script.text)
-        for one in prepared:
-            if one.plan is not None:
-                atomic.write_json(one.folder.path / "plan.json", one.plan.plan_json())
+        write_plans(todo, prepared)
         found = submit_chain(chain, todo)
     show_jobs(screen, plan, found)
     return 0
@@ -88,8 +86,18 @@ def check_all(plan: ChainPlan, prepared: Sequence[Prepared]) -> None:
     known = [hour for hour in hours if hour is not None]
     total = sum(known) if known and len(known) == len(prepared) else None
     first = prepared[0]
-    if problem := budget_problem(first.config, first.site, first.shape, total, plan.chain.path.parent, this_run=plan.chain.name):
+    points = 1 if total is not None else len(prepared)  # not known: the time limit of each
+    runs, this_run = plan.chain.path.parent, plan.chain.name
+    if problem := budget_problem(first.config, first.site, first.shape, total, runs, this_run=this_run, points=points):
         raise LaunchError(f"{problem}; nothing was submitted")
+
+
+def write_plans(todo: Sequence[StageJobs], prepared: Sequence[Prepared]) -> None:
+    """Writes plan.json of each training to come: a project's budget counts what is in the queue."""
+    plans = {one.folder.path: one.plan for one in prepared if one.plan is not None}
+    for stage in todo:
+        if stage.kind == "train" and stage.run in plans:
+            atomic.write_json(stage.run / "plan.json", plans[stage.run].plan_json())
 
 
 def jobs_of(plan: ChainPlan, prepared: Sequence[Prepared]) -> list[StageJobs]:

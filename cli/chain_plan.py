@@ -153,7 +153,8 @@ def write_chain(plan: ChainPlan, verb: str, arguments: Sequence[str]) -> ChainFo
     for stage in plan.stages:
         run = chain.run_of(stage.name).path
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (run / "result.json").exists():
+        # A job reads the one it was submitted with: `launch` writes it at submission.
+        if verb == "train" and not (run / "result.json").exists():
             atomic.write_file(run / "launch.yaml", freeze(stage.config))
     command = f"aisc {verb} {shlex.join(arguments)}"
     chain.write(ChainInfo(stem=plan.stem, folder=str(Path.cwd()), command=command, created=created, stages=states))

@@ -87,21 +87,23 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def score_name(target: Target, weights: dict[str, str]) -> str:
-    """Returns the name of the target's file in `eval/`: of a run's own things without its name, of others with a hash."""
-    if target.kind == RUN:
-        return "model"
-    if target.kind == CHECKPOINT:
-        return f"step-{target.step}"
+def score_name(target: Target, weights: dict[str, str], home: RunFolder | None) -> str:
+    """Returns the name of the target's file in the `eval/` of run `home`: its own things are known, others need a hash."""
+    is_own = target.run is not None and home is not None and target.run.path.absolute() == home.path.absolute()
+    if is_own or home is None:
+        if target.kind == RUN:
+            return "model"
+        if target.kind == CHECKPOINT:
+            return f"step-{target.step}"
     digest = hashlib.sha256("".join(weights.values()).encode()).hexdigest()[:6]
     absolute = target.folder.absolute()
-    stem = absolute.parent.name if absolute.name == "model" else absolute.name
+    stem = target.label if target.run is not None else absolute.parent.name if absolute.name == "model" else absolute.name
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', stem)}-{digest}"
 
 
 def output_folder(target: Target, on: RunFolder | None, output: str | None) -> Path:
-    """Returns where the scores of `target` go: --output, the run's `eval/`, else that of the current folder."""
+    """Returns where the scores of `target` go: --output, the `eval/` of the run whose data counts, else that of the current folder."""
     if output is not None:
         return Path(output).expanduser()
-    run = target.run or on
+    run = on or target.run
     return run.path / FOLDER if run is not None else Path(FOLDER)

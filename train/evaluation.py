@@ -83,7 +83,7 @@ def evaluate(target: Target, asked: Asked) -> Measured:
     """Returns what `target` came to."""
     with eval_target.weights_folder(target) as folder:
         weights = eval_target.weight_hashes(folder)
-        score = ModelScore(eval_target.score_name(target, weights), target.label, target.kind, weights, [])
+        score = ModelScore(eval_target.score_name(target, weights, asked.on), target.label, target.kind, weights, [])
         done = Measured(score)
         subject = load_subject(folder, asked.device)
         if asked.on is not None:

@@ -12,7 +12,7 @@ LIKELIHOOD = ("sft", "cpt")
 PREFERENCE = ("dpo", "kto", "orpo", "simpo", "reward")
 # Those that compare with a reference model.
 REFERENCED = ("dpo", "kto")
-# objective.beta=auto: the papers' own value; SimPO's is that of its setups (arXiv 2405.14734, section 3).
+# objective.beta=auto: the papers' own value; SimPO's is that of its experiments (arXiv 2405.14734).
 BETA = {"dpo": 0.1, "kto": 0.1, "simpo": 2.0}
 START = "start"
 

@@ -207,7 +207,7 @@ def test_eval_of_a_run_gives_the_loss_that_its_training_ended_with(aisc: Aisc, p
     code, text = aisc("eval", run)
     folder = find_run(run, place / "runs")
     expected = read_json(folder.result_path)
-    assert code == 0 and expected is not None and f"{expected['eval_loss']:.3f}" in text
+    assert code == 0 and expected is not None and f"{expected['eval_loss']:.4f}" in text
     written = read_json(folder.path / "eval" / "model.json")
     assert written is not None and written["kind"] == "run" and written["weights"]
     figures = written["tasks"]["held_out"]["metrics"]
@@ -221,7 +221,7 @@ def test_eval_of_any_folder_on_what_a_run_held_out(aisc: Aisc, place: Path) -> N
     base = find_run("first", place / "runs").path / "model"
     code, text = aisc("eval", str(base), "--on", "second")
     before = [line["eval_loss"] for line in read_metrics(run.path) if line.get("eval_loss") and line["step"] == 0]
-    assert code == 0 and f"{before[0]:.3f}" in text, "the adapter's base is where its run began"
+    assert code == 0 and f"{before[0]:.4f}" in text, "the adapter's base is where its run began"
     aisc("eval", str(base), "--on", "second")
     (path,) = [path for path in (run.path / "eval").glob("*.json") if path.name.startswith(f"{base.parent.name}-")]
     written = read_json(path)

@@ -318,7 +318,7 @@ def test_the_baseline_is_never_negative_and_has_no_gradient() -> None:
 @pytest.mark.parametrize("name", PREFERENCE)
 @pytest.mark.parametrize("rows", ["rehearsal", "empty"])
 def test_rows_without_answers_give_zeros_that_stay_in_the_graph(name: str, rows: str) -> None:
-    objective = build_objective(section_of(name), Documents.of(object()))  # type: ignore[arg-type]
+    objective = build_objective(section_of(name), Documents())
     batch = worst_batch(2, 8, 50, torch.device("cpu")) if rows == "rehearsal" else batch_of([PADDING, PADDING])
     scores = torch.full((batch.num_targets,), -1.0, requires_grad=True)
     terms = objective.loss(scores, batch)

@@ -5,7 +5,7 @@ lambda_D (1 - s(beta (r - z0))), a bad one's lambda_U (1 - s(beta (z0 - r))); th
 undesirable_weight.
 
 z0 estimates the divergence from the reference: the mean of log pi(y'|x) / pi_ref(y'|x) over the whole global batch, at
-least 0, where y' is the answer to another prompt (section 4.1). Such a mismatched document follows each example in its
+least 0, where y' is the answer to another prompt. Such a mismatched document follows each example in its
 packing item. z0 moves no gradient. It is taken once per step over all ranks and micro-batches, so that the loss does not
 depend on how the batch is cut up.
 """
