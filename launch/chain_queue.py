@@ -21,9 +21,10 @@ from launch.chain_states import JOB_STAGES, last_start
 from launch.records import SCRIPT_NAMES, Job, JobStart, jobs_folder, read_jobs, read_start, write_job, write_start
 from launch.slurm import Launch, header, rank_words, setting_up, srun_words
 from launch.slurm_client import call
-from launch.stage_job import begin_stage, end_stage, last_words
+from launch.stage_job import begin_stage, end_stage
 from launch.stages import cancelled_start, followers
 from launch.submit import ALIVE, Script, check_free, explain_refusal, queue_states, take_back
+from launch.sweep import last_words
 
 WHAT = {"eval": "scores the chain's model", "export": "releases the chain's model"}
 
@@ -160,8 +161,10 @@ def end_job(chain: ChainFolder, name: str) -> str:
 
 def cause_of(run: Path, start: JobStart) -> str:
     """Returns why a job failed; of a training that never came to an attempt its output says it, not its record."""
-    said = "" if RunFolder(run).attempts() else last_words(jobs_folder(run) / f"{start.job_id}.out")
-    return said or start.cause
+    path = jobs_folder(run) / f"{start.job_id}.out"
+    if RunFolder(run).attempts() or not path.exists():
+        return start.cause
+    return last_words(path, besides=start.cause).partition("\n")[0] or start.cause
 
 
 def cancel_behind(chain: ChainFolder, stage: StageState) -> list[str]:
