@@ -529,8 +529,8 @@ def test_bad_tokenizer_folder(content: str | None, expected: str, refuse: Refuse
 def test_too_few_steps(refuse: Refuse) -> None:
     options = ("data.store=few", "data.sequence_length=128", "training.global_batch_size=8", "data.validation=none")
     assert refuse([*BASE, *options]) == [
-        "training.global_batch_size=8: 12 packed rows and 3 epochs make 5 optimizer steps, too few to learn from "
-        "(training.min_steps=20); training.global_batch_size=1 gives 36; training.min_steps=0 allows it"
+        "training.global_batch_size=8: 14 packed rows and 3 epochs make 6 optimizer steps, too few to learn from "
+        "(training.min_steps=20); training.global_batch_size=1 gives 42; training.min_steps=0 allows it"
     ]
 
 
