@@ -59,7 +59,9 @@ def launch(arguments: Sequence[str]) -> int:
         todo = left_to_do(plan, jobs, states)
         for script in (script for stage in todo for script in stage.scripts):
             try_out(script.text)
-        write_plans(todo, prepared)
+        for one in prepared:
+            if one.plan is not None:
+                atomic.write_json(one.folder.path / "plan.json", one.plan.plan_json())
         found = submit_chain(chain, todo)
     show_jobs(screen, plan, found)
     return 0
@@ -90,14 +92,6 @@ def check_all(plan: ChainPlan, prepared: Sequence[Prepared]) -> None:
     runs, this_run = plan.chain.path.parent, plan.chain.name
     if problem := budget_problem(first.config, first.site, first.shape, total, runs, this_run=this_run, points=points):
         raise LaunchError(f"{problem}; nothing was submitted")
-
-
-def write_plans(todo: Sequence[StageJobs], prepared: Sequence[Prepared]) -> None:
-    """Writes plan.json of each training to come: a project's budget counts what is in the queue."""
-    plans = {one.folder.path: one.plan for one in prepared if one.plan is not None}
-    for stage in todo:
-        if stage.kind == "train" and stage.run in plans:
-            atomic.write_json(stage.run / "plan.json", plans[stage.run].plan_json())
 
 
 def jobs_of(plan: ChainPlan, prepared: Sequence[Prepared]) -> list[StageJobs]:

@@ -337,7 +337,7 @@ WHOLE_COMMANDS: list[tuple[str, list[str]]] = [
         ["model.path=/models/none: no such folder, and no preset of that name; expected a Hugging Face model folder"],
     ),
     ("experiment=demoo", ["experiment=demoo: no such experiment; did you mean demo?"]),
-    ("experiment=gone.yaml", ["experiment=gone.yaml: no such experiment; there are: demo, hkgai_chain,"]),
+    ("experiment=gone.yaml", ["experiment=gone.yaml: no such experiment; there are: demo, hkgai_chain, hkgai_chain_deepseek, oncology_chain, oncology_chain_qwen3, oncology_sft"]),
     ("gone.yaml", ["gone.yaml: no such file"]),
     ("gone.yaml two.yaml", ["two.yaml: a second RUN.yaml; expected one", "gone.yaml: no such file"]),
 ]
