@@ -15,14 +15,16 @@ from pathlib import Path
 
 from configs import atomic
 from configs.errors import LaunchError
+from configs.runfolder import RunFolder
 from launch.chain import ChainFolder, StageState, end
 from launch.chain_states import JOB_STAGES, last_start
-from launch.records import SCRIPT_NAMES, Job, JobStart, read_jobs, read_start, write_job, write_start
+from launch.records import SCRIPT_NAMES, Job, JobStart, jobs_folder, read_jobs, read_start, write_job, write_start
 from launch.slurm import Launch, header, rank_words, setting_up, srun_words
 from launch.slurm_client import call
 from launch.stage_job import begin_stage, end_stage
 from launch.stages import cancelled_start, followers
 from launch.submit import ALIVE, Script, check_free, explain_refusal, queue_states, take_back
+from launch.sweep import last_words
 
 WHAT = {"eval": "scores the chain's model", "export": "releases the chain's model"}
 
@@ -118,7 +120,7 @@ def submit_chain(chain: ChainFolder, stages: Sequence[StageJobs]) -> dict[str, t
 def submit_after(run: Path, launch_yaml: str, scripts: Sequence[Script], after: int | None, new: list[Job]) -> list[Job]:
     """Writes scripts and submits them, the first after job `after`, each other one after the one before; adds them to `new`."""
     atomic.write_file(run / "launch.yaml", launch_yaml)
-    (run / "jobs").mkdir(mode=0o700, exist_ok=True)
+    jobs_folder(run).mkdir(mode=0o700, exist_ok=True)
     jobs: list[Job] = []
     for script in scripts:
         path = run / SCRIPT_NAMES[script.stage]
@@ -153,8 +155,16 @@ def end_job(chain: ChainFolder, name: str) -> str:
         return f"stage {name}: done"
     if start.verdict not in ("failed", "stopped", "gave up"):
         return f"stage {name}: {start.verdict}"
-    end(chain, name, "stopped" if start.verdict == "stopped" else "failed", start.cause)
+    end(chain, name, "stopped" if start.verdict == "stopped" else "failed", cause_of(chain.path / stage.run, start))
     return "\n".join([f"stage {name}: {start.verdict}", *cancel_behind(chain, stage)])
+
+
+def cause_of(run: Path, start: JobStart) -> str:
+    """Returns why a job failed; of a training that never came to an attempt its output says it, not its record."""
+    path = jobs_folder(run) / f"{start.job_id}.out"
+    if RunFolder(run).attempts() or not path.exists():
+        return start.cause
+    return last_words(path, besides=start.cause).partition("\n")[0] or start.cause
 
 
 def cancel_behind(chain: ChainFolder, stage: StageState) -> list[str]:
@@ -166,7 +176,7 @@ def cancel_behind(chain: ChainFolder, stage: StageState) -> list[str]:
     later = states[[one.name for one in states].index(stage.name) + 1 :]
     runs = {job.job_id: chain.path / one.run for one in later for job in read_jobs(chain.path / one.run)}
     jobs = [job for folder in dict.fromkeys(runs.values()) for job in read_jobs(folder)]
-    failed: JobStart = dataclasses.replace(start, stage=f"stage {stage.name}")
+    failed = dataclasses.replace(start, stage=f"stage {stage.name}", cause=cause_of(chain.path / stage.run, start))
     lines = []
     for job in followers(sorted(jobs, key=lambda job: job.job_id), start.job_id):
         if read_start(runs[job.job_id], job.job_id, 0) is None:

@@ -337,7 +337,7 @@ WHOLE_COMMANDS: list[tuple[str, list[str]]] = [
         ["model.path=/models/none: no such folder, and no preset of that name; expected a Hugging Face model folder"],
     ),
     ("experiment=demoo", ["experiment=demoo: no such experiment; did you mean demo?"]),
-    ("experiment=gone.yaml", ["experiment=gone.yaml: no such experiment; there are: demo, hkgai_chain, oncology_chain, oncology_sft"]),
+    ("experiment=gone.yaml", ["experiment=gone.yaml: no such experiment; there are: demo, hkgai_chain, hkgai_chain_deepseek, oncology_chain, oncology_chain_qwen3, oncology_sft"]),
     ("gone.yaml", ["gone.yaml: no such file"]),
     ("gone.yaml two.yaml", ["two.yaml: a second RUN.yaml; expected one", "gone.yaml: no such file"]),
 ]
@@ -529,8 +529,8 @@ def test_bad_tokenizer_folder(content: str | None, expected: str, refuse: Refuse
 def test_too_few_steps(refuse: Refuse) -> None:
     options = ("data.store=few", "data.sequence_length=128", "training.global_batch_size=8", "data.validation=none")
     assert refuse([*BASE, *options]) == [
-        "training.global_batch_size=8: 12 packed rows and 3 epochs make 5 optimizer steps, too few to learn from "
-        "(training.min_steps=20); training.global_batch_size=1 gives 36; training.min_steps=0 allows it"
+        "training.global_batch_size=8: 14 packed rows and 3 epochs make 6 optimizer steps, too few to learn from "
+        "(training.min_steps=20); training.global_batch_size=1 gives 42; training.min_steps=0 allows it"
     ]
 
 

@@ -1,0 +1,116 @@
+"""A chain's folder and what its jobs record: a changed model is refused, a stage that fails is told to those behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from configs import atomic
+from configs.chain import is_chain, read_chain
+from configs.errors import CheckpointError, LaunchError
+from launch.chain import ChainFolder, ChainInfo, StageState, verified_model
+from launch.chain_queue import end_job
+from launch.chain_states import current_states
+from launch.records import Job, JobStart, read_start, write_job, write_start
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> ChainFolder:
+    """A chain of sft, dpo and evaluate; sft is done, job 11 (dpo) follows job 10, job 12 (eval) follows 11."""
+    made = ChainFolder(tmp_path / "onc-2b81f0")
+    sft, dpo = made.run_of("sft").path, made.run_of("dpo").path
+    (sft / "model").mkdir(parents=True)
+    (sft / "model" / "model.safetensors").write_bytes(b"weights")
+    outputs = {"model/model.safetensors": atomic.sha256_file(sft / "model" / "model.safetensors")}
+    atomic.write_json(sft / "manifest.json", {"outputs": outputs})
+    (dpo / "jobs").mkdir(parents=True)
+    write_job(sft, Job(10, "train", 1.0, 1, 1))
+    write_job(dpo, Job(11, "train", 2.0, 1, 1, after=10))
+    write_job(dpo, Job(12, "eval", 3.0, 1, 1, after=11))
+    stages = [
+        StageState(name="sft", kind="train", run=sft.name, identity="a", former=None),
+        StageState(name="dpo", kind="train", run=dpo.name, identity="b", former="sft"),
+        StageState(name="evaluate", kind="evaluate", run=dpo.name, identity="c", former="dpo"),
+    ]
+    made.write(ChainInfo(stem="onc", folder=str(tmp_path), command="aisc launch onc.yaml", created=1.0, stages=stages))
+    return made
+
+
+def start(stage: str, job_id: int, verdict: str, cause: str = "") -> JobStart:
+    return JobStart(job_id=job_id, stage=stage, restart=0, began=1.0, nodes=["n1"], gpus_per_node=1, ended=2.0, verdict=verdict, cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("model.safetensors", b"weightS", "expected"), ("model.safetensors", None, "missing"), ("more.json", b"{}", "not written by the run")],
+)
+def test_a_model_that_is_not_what_the_run_wrote(chain: ChainFolder, name: str, content: bytes | None, said: str) -> None:
+    run = chain.run_of("sft")
+    assert list(verified_model(run)) == ["model/model.safetensors"]
+    path = run.path / "model" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=said) as error:
+        verified_model(run)
+    assert str(path) in str(error.value) and "aisc verify" in str(error.value)
+
+
+def test_a_job_takes_a_verified_model(chain: ChainFolder) -> None:
+    assert main(["chain", "begin", str(chain.path), "dpo"]) == 0
+    stage = chain.info().stages[1]
+    assert stage.state == "running" and stage.taken == verified_model(chain.run_of("sft"))
+
+
+def test_a_job_refuses_a_changed_model_and_tells_those_behind_it(chain: ChainFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = chain.path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho n1\n")
+    scontrol.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{chain.path}:{os.environ['PATH']}")
+    (chain.run_of("sft").path / "model" / "model.safetensors").write_bytes(b"weightS")
+    for name, value in {"SLURM_JOB_ID": "11", "SLURM_RESTART_COUNT": "0", "SLURM_JOB_NODELIST": "n1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["chain", "begin", str(chain.path), "dpo"]) == 2
+    dpo = chain.run_of("dpo").path
+    refused, behind = read_start(dpo, 11, 0), read_start(dpo, 12, 0)
+    assert refused is not None and refused.verdict == "failed"
+    assert behind is not None and behind.verdict == "cancelled"
+    assert [stage.state for stage in current_states(chain)][1:] == ["failed", "cancelled"]
+
+
+def test_a_training_that_fails_is_told_to_the_stages_behind_it(chain: ChainFolder) -> None:
+    write_start(chain.run_of("sft").path, start("train", 10, "failed", "1 of 21 rows cannot be used"))
+    said = end_job(chain, "sft")
+    assert f"{chain.run_of('dpo').name}: train (job 11) is cancelled" in said and "eval (job 12) is cancelled" in said
+    told = read_start(chain.run_of("dpo").path, 11, 0)
+    assert told is not None and told.cause == "stage sft (job 10) failed: 1 of 21 rows cannot be used"
+    assert [stage.state for stage in current_states(chain)] == ["failed", "cancelled", "cancelled"]
+
+
+def test_a_training_that_is_requeued_is_no_end(chain: ChainFolder) -> None:
+    write_start(chain.run_of("sft").path, start("train", 10, "requeued", "preempted"))
+    assert end_job(chain, "sft") == "stage sft: requeued"
+    assert read_start(chain.run_of("dpo").path, 11, 0) is None
+
+
+def test_one_command_at_a_time_runs_a_chain(chain: ChainFolder) -> None:
+    with chain.held(), pytest.raises(LaunchError, match="another command runs this chain"), chain.held():
+        pass
+
+
+def test_who_wins(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model: {preset: tiny_llama, tokenizer: .}\ntraining: {seed: 1}\noptimizer: {lr: 1e-4}\nstages:\n"
+        "  sft: {data: a.jsonl}\n  dpo: {objective: dpo, data: b.jsonl, training: {seed: 2}, optimizer: {lr: 2e-5}}\n"
+    )
+    words = [str(tmp_path / "c.yaml"), "training.seed=3", "stages.dpo.optimizer.lr=3e-5"]
+    assert is_chain(words) and not is_chain(["training.seed=3"])
+    sft, dpo = read_chain(words).stages
+    assert [stage.attempted.config.training.seed for stage in (sft, dpo)] == [3, 3]
+    assert [stage.attempted.config.optimizer.lr for stage in (sft, dpo)] == [1e-4, 3e-5]
+    assert dpo.attempted.config.model == sft.attempted.config.model
+    assert [stage.attempted.config.training.seed for stage in read_chain(words[:1]).stages] == [1, 2]
