@@ -96,11 +96,11 @@ def as_chat(window: list[Turn]) -> list[dict[str, str]]:
 
 
 def build(target: Path, tokenizer_path: Path, cache: Path, *, shuffled_seed: int | None = None) -> Counts:
-    """Writes `target`/train.jsonl and about.json; returns the counts."""
+    """Writes `target`/train.jsonl, about.json, and prompts.jsonl: an opening of each conversation; returns the counts."""
     source = fetch("pycantonese", cache) / "pycantonese" / "data" / "hkcancor"
     tokenizer: Any = load_tokenizer(str(tokenizer_path))
     counts = Counts()
-    lines = []
+    lines, prompts = [], []
 
     def num_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -109,12 +109,15 @@ def build(target: Path, tokenizer_path: Path, cache: Path, *, shuffled_seed: int
         turns = read_turns(path, shuffled_seed)
         counts.conversations += 1
         counts.turns += len(turns)
-        for window in windows(turns, num_tokens, counts):
+        for number, window in enumerate(windows(turns, num_tokens, counts)):
             counts.windows += 1
+            if number == 0:  # one from each conversation, so that they differ
+                prompts.append(json.dumps({"prompt": as_chat(window)[0]["content"]}, ensure_ascii=False))
             row = {"messages": as_chat(window), "conversation": path.stem}
             lines.append(json.dumps(row, ensure_ascii=False))
     target.mkdir(parents=True, exist_ok=True)
     write_file(target / "train.jsonl", "\n".join(lines) + "\n")
+    write_file(target / "prompts.jsonl", "\n".join(prompts) + "\n")
     about = {
         "corpus": "Hong Kong Cantonese Corpus (Luke and Wong 2015), CC BY 4.0, from pycantonese 5.0.0",
         "shuffled_words": shuffled_seed is not None,

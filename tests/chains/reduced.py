@@ -49,6 +49,7 @@ def hkgai(folder: Path) -> list[str]:
         f"stages.sft.data.train={folder / 'hkcancor' / 'train.jsonl'}",
         f"stages.dpo.data.train={folder / 'scripts' / 'pairs' / 'train.jsonl'}",
         f"stages.dpo.data.validation={held_out}",
+        f"stages.evaluate.tasks.cantonese_replies={folder / 'hkcancor' / 'prompts.jsonl'}",
     ]
 
 
