@@ -17,6 +17,7 @@ STEPS = 6
 # What stands for "the model's own size", in every stage.
 SMALL = (
     "model=tiny_llama",
+    "model.path=null",  # the experiment's path would win over the tiny shape
     "data.overlength=truncate",
     "data.workers=1",
     f"training.duration={STEPS} steps",
