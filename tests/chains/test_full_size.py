@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import struct
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_chain_at_full_size_is_checked_and_planned(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("AISC_PRIVACY_KEY", "k" * 40)
+    monkeypatch.setenv("AISC_PRIVACY_KEY", secrets.token_hex(32))
     data = [f"stages.{stage}.data.train={place / file}.jsonl" for stage, file in files.items()]
     words = [f"experiment={name}", f"model.path={make_model(place, preset)}", f"cluster.site={place / 'site.yaml'}", "data.licence=CC0-1.0", *data]
     assert main(["launch", *words, "--dry-run"]) == 0
