@@ -14,7 +14,10 @@ from configs.runfolder import read_json
 from launch.chain import ChainFolder, all_chains, verified_model
 from launch.chain_states import JOB_STAGES, current_states
 from launch.records import Job, read_jobs, read_starts
+from tests.chains.both_ways import CLUSTER as QUEUE
+from tests.chains.both_ways import ENGINE
 from tests.chains.lab import aisc_command, make_place, sections
+from tests.chains.reduced import hkgai
 from tests.slurm.cluster import ROOT, Cluster
 from tests.slurm.processes import wait_until
 
@@ -32,23 +35,21 @@ NAMES = ["cpt", "sft", "dpo", "evaluate", "release"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and two chains: `whole`, and `broken`, whose second stage's data has a row that cannot be used."""
+    """A folder with the chain `broken`, whose first stage's data has a row that cannot be used."""
     folder = tmp_path_factory.mktemp("chain")
     make_place(folder)
     chats = (folder / "chats.jsonl").read_text().splitlines()
-    texts = [json.dumps({"text": json.loads(line)["messages"][1]["content"] * 4}) for line in chats]
-    (folder / "texts.jsonl").write_text("\n".join(texts) + "\n")
     (folder / "bad.jsonl").write_text("\n".join([*chats[:20], '{"messages": [{"role": "asistant", "content": "x"}]}']) + "\n")
-    stages = {
-        "cpt": {"objective": "cpt", "data": {"train": str(folder / "texts.jsonl")}},
-        "sft": {"objective": "sft", "data": {"train": str(folder / "chats.jsonl")}},
-        "dpo": {"objective": "dpo", "data": {"train": str(folder / "pairs.jsonl")}},
-        "evaluate": {},
-        "release": {},
-    }
-    write(folder, "whole", stages)
-    write(folder, "broken", {"sft": {"objective": "sft", "data": {"train": str(folder / "bad.jsonl")}}, "dpo": stages["dpo"], "evaluate": {}})
+    dpo = {"objective": "dpo", "data": {"train": str(folder / "pairs.jsonl")}}
+    write(folder, "broken", {"sft": {"objective": "sft", "data": {"train": str(folder / "bad.jsonl")}}, "dpo": dpo, "evaluate": {}})
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> list[str]:
+    """The words of the shipped hkgai_chain, reduced, on real corpora."""
+    (place / "hkgai").mkdir()
+    return [*hkgai(place / "hkgai"), *ENGINE, *QUEUE, "cluster.stages=[train]", f"run.dir={place / 'runs'}"]
 
 
 def write(folder: Path, name: str, stages: dict[str, dict[str, object]]) -> None:
@@ -57,17 +58,17 @@ def write(folder: Path, name: str, stages: dict[str, dict[str, object]]) -> None
     (folder / f"{name}.yaml").write_text(json.dumps(values))
 
 
-def launch(slurm: Cluster, yaml: Path) -> str:
+def launch(slurm: Cluster, *words: str) -> str:
     """Launches a chain and returns what that printed."""
-    done = subprocess.run(aisc_command("launch", str(yaml)), cwd=ROOT, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(aisc_command("launch", *words), cwd=ROOT, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def launched(slurm: Cluster, place: Path) -> dict[str, tuple[ChainFolder, str]]:
+def launched(slurm: Cluster, place: Path, whole: list[str]) -> dict[str, tuple[ChainFolder, str]]:
     """Both chains, submitted, and what `aisc launch` printed."""
-    said = {name: launch(slurm, place / f"{name}.yaml") for name in ("broken", "whole")}
+    said = {"broken": launch(slurm, str(place / "broken.yaml")), "hkgai_chain": launch(slurm, *whole)}
     chains = all_chains(place / "runs")
     return {name: (next(chain for chain in chains if chain.name.startswith(f"{name}-")), text) for name, text in said.items()}
 
@@ -89,9 +90,9 @@ def outputs(slurm: Cluster, jobs: list[Job]) -> str:
 
 
 def test_from_rows_to_a_released_folder_through_the_queue(
-    slurm: Cluster, place: Path, launched: dict[str, tuple[ChainFolder, str]]
+    slurm: Cluster, whole: list[str], launched: dict[str, tuple[ChainFolder, str]]
 ) -> None:
-    chain, said = launched["whole"]
+    chain, said = launched["hkgai_chain"]
     jobs = jobs_of(chain)
     assert [job.after for job in jobs] == [None, *(job.job_id for job in jobs[:-1])]
     assert "submitted " + " -> ".join(f"{name} {job.job_id}" for name, job in zip(NAMES, jobs, strict=True)) in said
@@ -106,12 +107,12 @@ def test_from_rows_to_a_released_folder_through_the_queue(
             assert written[str(Path(name).relative_to(chain.run_of(former).path))] == digest
     assert slurm.job(jobs[-1].job_id).fields["Partition"] == "cpu"
     assert list((chain.run_of("dpo").path / "release").rglob("*.safetensors"))
-    said = launch(slurm, place / "whole.yaml")
+    said = launch(slurm, *whole)
     assert "nothing to submit" in said and f"done, verified: {', '.join(NAMES)}" in said
 
 
 def test_a_stage_that_fails_cancels_those_behind_it_and_they_say_why(
-    slurm: Cluster, place: Path, launched: dict[str, tuple[ChainFolder, str]]
+    slurm: Cluster, launched: dict[str, tuple[ChainFolder, str]]
 ) -> None:
     chain, _ = launched["broken"]
     jobs = jobs_of(chain)
