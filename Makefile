@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo oncology test lint unit privacy pages runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
+.PHONY: demo oncology chains test lint unit privacy pages runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -19,6 +19,16 @@ demo: $(INSTALLED) .cache/demo/smollm2/config.json
 oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
+
+# Both chains from raw data to a release, on real corpora: the longer run, about half an hour on two cores.
+chains: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m data_pipelines.corpora.ctcpc
+	$(BIN)/python -m data_pipelines.corpora.hkcancor
+	$(BIN)/python -m data_pipelines.corpora.script_pairs --pairs 600 --tokenizer .cache/demo/smollm2 --to .cache/demo/script_pairs_600
+	$(BIN)/python -m data_pipelines.corpora.oncology
+	$(BIN)/python -m data_pipelines.corpora.icd_pairs --pairs 600 --to .cache/demo/icd_pairs_600
+	$(BIN)/aisc train experiment=hkgai_chain
+	$(BIN)/aisc train experiment=oncology_chain
 
 test: lint unit privacy pages runs distributed kills faults prove chain slurm bench-small
 

@@ -144,11 +144,18 @@ def without_solved(rows: list[Row]) -> tuple[list[Row], dict[str, Any]]:
     return kept, report
 
 
-def build(target: Path, cache: Path) -> dict[str, Any]:
-    """Writes `target`/train.jsonl and about.json; returns the counts. data.group_by=category divides them."""
+def build(target: Path, cache: Path, *, num_pairs: int | None = None) -> dict[str, Any]:
+    """Writes `target`/train.jsonl and about.json; returns the counts. data.group_by=category divides them.
+
+    With `num_pairs`, about so many of the pairs, spread over all categories, each with its mirror image.
+    """
     path = next((fetch("simple-icd-10-cm", cache) / "simple_icd_10_cm" / "data").glob("*.xml"))
     rows = [row for siblings in read_siblings(path) for two in mirrored(siblings) for row in two]
     kept, report = without_solved(rows)
+    if num_pairs is not None:
+        step = max(1, len(kept) // num_pairs)
+        kept = [row for number, row in enumerate(kept) if number // 2 % step == 0]
+        report["written"] = len(kept)
     target.mkdir(parents=True, exist_ok=True)
     write_file(target / "train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
     source = "ICD-10-CM April 2026 from simple-icd-10-cm 1.5.0 (public domain)"
@@ -161,10 +168,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=Path(".cache/demo/icd_pairs"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/packages"))
+    parser.add_argument("--pairs", type=int, help="about so many of them; all without it")
     arguments = parser.parse_args()
     if (arguments.to / "about.json").is_file():
         return
-    report = build(arguments.to, arguments.cache)
+    report = build(arguments.to, arguments.cache, num_pairs=arguments.pairs)
     print("ICD pairs: " + json.dumps(report))
 
 
