@@ -31,6 +31,8 @@ VERBS = {
 }
 # What a verb does instead with a YAML that has `stages:`.
 CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch"}
+# These look at the one configuration of a run.
+OF_ONE_RUN = ("inspect", "plan", "prove", "prepare")
 # For scripts, not for people.
 HIDDEN = ("job", "chain")
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -84,16 +86,25 @@ def _dispatch(given: list[str]) -> int:
 
         print(verb_help(verb, [word for word in rest if word not in ("--help", "-h")]), end="")
         return EXIT_DONE
-    module, function = (CHAINS[verb] if verb in CHAINS and _means_chain(rest) else VERBS[verb]).split(":")
+    module, function = (CHAINS[verb] if _means_chain(verb, rest) else VERBS[verb]).split(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code
 
 
-def _means_chain(rest: Sequence[str]) -> bool:
+def _means_chain(verb: str, rest: Sequence[str]) -> bool:
+    """Returns whether the command is of a chain; raises where only a single run can be meant."""
+    if verb not in (*CHAINS, *OF_ONE_RUN):
+        return False
     from cli.screens import is_multirun
     from configs.chain import is_chain
 
-    return not is_multirun(rest) and is_chain(rest)
+    if not is_chain(rest):
+        return False
+    if verb in OF_ONE_RUN:
+        raise UserError(f"aisc {verb}: this is a chain (stages:); give one stage's YAML, or check all: aisc train ... --dry-run")
+    if is_multirun(rest):
+        raise UserError(f"aisc {verb} -m: a chain (stages:) cannot be swept; sweep one stage's YAML")
+    return True
 
 
 def _say(message: str) -> None:

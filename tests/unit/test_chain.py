@@ -114,3 +114,15 @@ def test_who_wins(tmp_path: Path) -> None:
     assert [stage.attempted.config.optimizer.lr for stage in (sft, dpo)] == [1e-4, 3e-5]
     assert dpo.attempted.config.model == sft.attempted.config.model
     assert [stage.attempted.config.training.seed for stage in read_chain(words[:1]).stages] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare"], "aisc prepare: this is a chain (stages:); give one stage's YAML"),
+        (["train", "-m", "training.seed=1,2"], "aisc train -m: a chain (stages:) cannot be swept"),
+    ],
+)
+def test_verbs_of_one_run_refuse_a_chain(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "experiment=hkgai_chain"]) == 2
+    assert said in capsys.readouterr().err
