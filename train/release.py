@@ -13,8 +13,6 @@ licence, a file that changed since, a tripped forgetting gate, a group on both s
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import shutil
 import time
 from collections.abc import Mapping
@@ -30,16 +28,18 @@ from configs.errors import CheckpointError, ConfigError, RunFailed
 from configs.runfolder import RunFolder, read_json, state_of
 from configs.schema import RunConfig
 from data_pipelines.index import open_part
+from train.board import write_board
 from train.cards import DATA_CARD, EVIDENCE, MODEL_CARD, data_card, model_card
 from train.dossier import THIS, read_dossier
 from train.export import Checked, Exported, convert, held_against
+from train.paper import write_paper
 from train.parity import check_folder
 from train.parity_run import frozen_config, trained_model
 from train.verify import RELEASE_MANIFEST_NAME, Change, read_manifest, verify
 
 NAME, LICENCES_NAME = "release", "licences.json"
-# Where other people's pages come from: module, function(run, release) -> files.
-BUILDERS = (("train.board", "write_board"), ("train.paper", "write_paper"))
+# What writes pages into the release: (run, release) -> files.
+PAGES = (write_board, write_paper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def release(run: RunFolder, *, merge: bool = False, dtype_name: str | None = Non
         card = model_card(evidence, kind=exported.kind, config=dataclasses.asdict(config), evaluations=evaluations)
         atomic.write_file(temporary / MODEL_CARD, card)
         atomic.write_file(temporary / DATA_CARD, data_card(evidence, licences=known))
-        _build_pages(run.path, temporary)
+        _write_pages(run.path, temporary)
         count = _seal(run, temporary, exported, known)
         if not atomic.publish_folder(temporary, final):
             raise RunFailed(f"{final}: another release was made meanwhile; that one stays")
@@ -187,19 +187,18 @@ def _write_model(run: RunFolder, folder: Path, *, merge: bool, dtype_name: str |
     return Exported(folder, kind, 0, parity)
 
 
-def _build_pages(run: Path, temporary: Path) -> None:
-    """Lets the other builders write their pages.
+def _write_pages(run: Path, temporary: Path) -> None:
+    """Writes the board's page and the paper kit.
 
     Raises:
-        RunFailed: one could not.
+        RunFailed: one could not be written.
     """
-    for module, function in BUILDERS:
-        if importlib.util.find_spec(module) is None:
-            continue
+    for write in PAGES:
         try:
-            getattr(importlib.import_module(module), function)(run, temporary)
-        except Exception as error:
-            raise RunFailed(f"release refused: {module}.{function} failed ({type(error).__name__}: {error}). Nothing was released") from error
+            write(run, temporary)
+        except Exception as error:  # whatever it is: a release without its pages is none
+            name = f"{write.__module__}.{write.__name__}"
+            raise RunFailed(f"release refused: {name} failed ({type(error).__name__}: {error}). Nothing was released") from error
 
 
 def _seal(run: RunFolder, temporary: Path, exported: Exported, licences: Mapping[str, str]) -> int:

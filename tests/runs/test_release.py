@@ -136,9 +136,12 @@ def test_one_flipped_byte_is_named_and_nothing_is_released(aisc: Aisc, place: Pa
 
 
 def test_pages_that_cannot_be_made_refuse(aisc: Aisc, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "BUILDERS", (("train.cards", "no_such_page"),))
+    def write_nothing(run_path: Path, release_path: Path) -> list[Path]:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(release, "PAGES", (write_nothing,))
     code, text = aisc("export", "second", "--release")
-    assert code == 1 and "train.cards.no_such_page failed (AttributeError" in text
+    assert code == 1 and "write_nothing failed (ValueError: no ink). Nothing was released" in text
     assert not left_behind(run_of(place, "second"))
 
 
