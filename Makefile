@@ -20,7 +20,7 @@ oncology: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.oncology
 	$(BIN)/aisc train experiment=oncology_sft
 
-# Both chains from raw data to a release, on real corpora: the longer run, about half an hour on two cores.
+# Both chains from raw data to a release, on real corpora: the longer run; not timed, more than half an hour on two cores.
 chains: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.ctcpc
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
