@@ -134,7 +134,7 @@ def test_a_problem_of_any_stage_is_told_before_the_first_starts(
 
 def test_other_verbs_say_what_a_chain_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(place / "tiny.yaml")]) == 2
-    assert "stages: makes this a chain, which aisc train and aisc launch run" in capsys.readouterr().err
+    assert "aisc inspect: this is a chain (stages:); give one stage's YAML" in capsys.readouterr().err
 
 
 def test_an_adapter_is_merged_for_the_stage_behind_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def chained(bench: Bench, count: int) -> dict[str, Any]:
         run.preempt()
 
     every = ("checkpoint.every=10 steps", "evaluation.every=25 steps")
-    run = in_portions(bench, "chained", count, befall, "step=0.1", 3 * count + 20, every)
+    run = in_portions(bench, "chained", count, befall, "step=0.1", 8 * count + 20, every)
     redone = steps_redone(run.folder)
     assert len(redone) >= count and max(redone) <= 1, redone
     return {"preempted": count, "attempts": len(redone) + 1, "steps_redone": max(redone)}
