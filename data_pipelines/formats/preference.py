@@ -84,6 +84,8 @@ def _divided(
         before = before[:-1]
     if not before or (prompt and prompt not in (before, before[1:])):
         raise _differ(columns["prompt"] if before else columns["rejected"])
+    if not any(turn["role"] == "user" for turn in before):
+        raise RowProblem(columns["chosen"], "no prompt", "an answer needs what it answers")
     return before, *answers
 
 
