@@ -49,7 +49,7 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     if chosen[0]["role"] != "assistant" or rejected[0]["role"] != "assistant":
         prompt, chosen, rejected = _divided(prompt, chosen, rejected, columns)
     elif not prompt:
-        raise RowProblem(columns["prompt"], "missing", "give it, or make both answers whole conversations")
+        raise RowProblem(columns["prompt"], "missing", "give it, map it (data.sources.NAME.columns), or make both answers whole conversations")
     for answer, key in ((chosen, chosen_key), (rejected, rejected_key)):
         check_answer(answer, key)
     if chosen == rejected:

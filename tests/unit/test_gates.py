@@ -18,6 +18,7 @@ from configs.schema import DataSection
 from data_pipelines.build import Prepared, prepare
 from data_pipelines.decontaminate import read_items
 from data_pipelines.duplicates import AllMarks, across, marks_of, within
+from data_pipelines.gates import make_gates
 from data_pipelines.index import Store
 from data_pipelines.split import group_name, hash_key, hold_out, proof
 from tests.kills.lab import make_tokenizer
@@ -93,6 +94,7 @@ def test_dropped_they_are_counted_and_reported_they_stay(tmp_path: Path, tokeniz
     reported = prepared(tmp_path, tokenizer, duplicates="report", **files)
     # Copies letter by letter of a held-out file were never trained on, whatever is asked.
     assert lines_of(reported.train) == set(range(1, 31)) - {3} and reported.account.duplicates["near"] == 1
+    assert reported.account.notes == ["1 training documents are also in data.validation: left out of training"]
     off = prepared(tmp_path, tokenizer, duplicates="off", **files)
     assert lines_of(off.train) == set(range(1, 31)) - {3} and off.account.duplicates == {}
     assert len({one.fingerprint for one in (dropped, reported, off)}) == 3
@@ -185,6 +187,21 @@ def test_other_evaluation_items_are_another_store(tmp_path: Path, tokenizer: str
     first = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation])
     write(Path(evaluation), [{"question": QUESTION_EN}])
     assert prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation]).fingerprint != first.fingerprint
+
+
+def test_files_of_one_name_keep_their_lines_apart(tmp_path: Path, tokenizer: str) -> None:
+    evaluation, _, lines = leaky(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "rows" / name).mkdir(parents=True)
+        (tmp_path / "rows" / name / "t.jsonl").write_bytes((tmp_path / "t.jsonl").read_bytes())
+    found = prepared(tmp_path, tokenizer, train=str(tmp_path / "rows"), decontaminate=[evaluation])
+    assert found.account.contamination["lines"] == {str(tmp_path / "rows" / name / "t.jsonl"): lines for name in ("a", "b")}
+
+
+def test_a_gate_with_nothing_to_look_for_is_an_error(tmp_path: Path) -> None:
+    evaluation = write(tmp_path / "e.jsonl", [{"question": QUESTION_EN, "answer": str(i)} for i in range(12)])
+    with pytest.raises(DataError, match="every piece of its 12 items stands in more than 10 of them"):
+        make_gates(DataSection(decontaminate=[evaluation]), held_out_from=1)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
