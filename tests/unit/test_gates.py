@@ -157,7 +157,7 @@ def leaky(folder: Path) -> tuple[str, str, list[int]]:
     items = [{"question": QUESTION_ZH, "choices": ["甲", "乙"]}, {"question": QUESTION_EN, "answer": "A"}, {"question": "too short"}]
     spellings = [
         TO_SIMPLIFIED.convert(QUESTION_ZH), QUESTION_ZH.translate(FULL), " ".join(QUESTION_ZH), f"考題：「{QUESTION_ZH}」答案是甲。",
-        QUESTION_EN.upper(), QUESTION_EN.translate(FULL), QUESTION_EN.replace(" ", "\n\t "), QUESTION_EN.replace(" ", ", "), "Q: " + QUESTION_EN + " A",
+        QUESTION_EN.upper(), QUESTION_EN.translate(FULL), QUESTION_EN.replace(" ", "\n\t "), QUESTION_EN.replace(" ", ", "), "Q: " + QUESTION_EN + " A", QUESTION_EN.replace("elective", "elec\u00adt\u200bive"),
     ]  # fmt: skip
     rows = list(map(chat, texts(40, 9)))
     lines = list(range(4, 4 + len(spellings)))
@@ -175,10 +175,10 @@ def test_evaluation_items_leave_the_training_rows_in_any_spelling(tmp_path: Path
     assert (said["rows"], said["items"], said["too_short"], said["items_met"]) == (len(lines), 3, 1, 2)
     assert said["lines"] == {"t.jsonl": lines} and said["files"] == ["e.jsonl"]
     assert found.account.sources["train"].lost["dropped, holds an evaluation item"][0] == len(lines)
-    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out; 1 items too short to look for" in found.account.summary()
+    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out; 1 items too short or too common to look for" in found.account.summary()
     kept = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation], contaminated="report")
     assert len(lines_of(kept.train)) == 42 and kept.account.contamination["rows"] == len(lines)
-    with pytest.raises(DataError, match=r"9 training rows hold an evaluation item \(t.jsonl line 4, 5, 6, 7, 8, ...\)"):
+    with pytest.raises(DataError, match=r"10 training rows hold an evaluation item \(t.jsonl line 4, 5, 6, 7, 8, ...\)"):
         prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation], contaminated="refuse")
 
 
@@ -237,6 +237,8 @@ def test_evaluation_files_of_every_kind_and_phrases_of_the_benchmark(tmp_path: P
     many = write(tmp_path / "c.jsonl", [{"q": phrase + text} for text in texts(20, 4)])
     assert read_items([many]).found_in([phrase]) == [None]
     assert read_items([many]).common_pieces > 0
+    write(tmp_path / "c.jsonl", [{"q": QUESTION_EN}] * 11 + [{"q": QUESTION_ZH}])
+    assert (read_items([many]).num_items, read_items([many]).checked) == (12, 1)
 
 
 @pytest.mark.parametrize(
