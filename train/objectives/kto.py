@@ -1,6 +1,6 @@
 """KTO: learns from answers that are marked good or bad, without pairs, by how people weigh gains and losses.
 
-arXiv 2402.01306, equations 7 and 8. With r = log pi(y|x) / pi_ref(y|x), a good answer's loss is
+arXiv 2402.01306, section 4 (its versions number the equations differently). With r = log pi(y|x) / pi_ref(y|x), a good answer's loss is
 lambda_D (1 - s(beta (r - z0))), a bad one's lambda_U (1 - s(beta (z0 - r))); the lambdas are desirable_weight and
 undesirable_weight.
 
