@@ -67,7 +67,7 @@ def objective_of(values: Values) -> tuple[dict[str, Any], Left]:
         left = [("stage", f"{stage}: we have {', '.join(sorted(_STAGES.values()))}")]
         return {}, left + [(key, f"goes with stage={stage}") for key in KEYS[1:] if values.get(key) is not None]
     reads, left = _reads(stage, values)
-    found = {"objective.name": reads.objective} if values.get("stage") is not None else {}
+    found: dict[str, Any] = {"objective.name": reads.objective} if values.get("stage") is not None else {}
     found |= reads.fixed
     for key in KEYS[1:]:
         value = values.get(key)
