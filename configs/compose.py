@@ -343,7 +343,8 @@ def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
         and (candidate.name != "zero3" or training.gradient_checkpointing != "selective")
     ]
     machine = Machine(facts.gpu_bytes, facts.host_bytes, min(ranks, facts.num_gpus) or ranks)
-    return choose_engine(model_of(facts.model, lora if adapter.name == "lora" else None), setup, machine, allowed)
+    shapes = model_of(facts.model, lora if adapter.name == "lora" else None, is_reward=config.objective.name == "reward")
+    return choose_engine(shapes, setup, machine, allowed)
 
 
 def freeze(config: RunConfig) -> str:

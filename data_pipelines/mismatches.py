@@ -1,7 +1,7 @@
 """Answers with a label on their way into a store: each is followed by its prompt with the completion of the next row.
 
 Of these mismatched answers kto makes its baseline, an estimate of how far the model is from the reference (arXiv 2402.01306,
-section 4.1). "Next" goes round within the source and the side of the split, so nothing held out is seen in training.
+section 4). "Next" goes round within the source and the side of the split, so nothing held out is seen in training.
 """
 
 from __future__ import annotations
