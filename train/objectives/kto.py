@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from configs.schema import ObjectiveSection
 from data_pipelines.collate import Batch
 from data_pipelines.roles import Role
+from train.activity import sign
 from train.distributed import sum_over_ranks
 from train.inference import inference
 from train.objectives.contract import Documents, Measured, Term
@@ -64,6 +65,7 @@ class Kto:
         ratio_sum, count = 0.0, 0
         with inference(module):
             for batch in batches:
+                sign()  # in an evaluation nothing else tells the watchdog that this goes on
                 # Batches without one too: a sharded model must be called equally often on every rank.
                 answers = answers_of(module(batch), batch)
                 places = np.flatnonzero(roles_of(self._documents, batch) == Role.MISMATCHED)
