@@ -88,7 +88,7 @@ class Runner:
 
 
 def _copy(lines: IO[bytes], path: Path) -> None:
-    with path.open("wb") as file:
+    with path.open("wb") as file, lines:
         for line in lines:
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()

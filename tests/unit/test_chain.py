@@ -14,11 +14,11 @@ from cli.main import main
 from configs import atomic
 from configs.chain import is_chain, read_chain
 from configs.errors import CheckpointError, LaunchError
-from launch.chain import ChainFolder, ChainInfo, StageState, begin, end, verified_model
+from launch.chain import ChainFolder, begin, end, verified_model
 from launch.chain_queue import end_job
 from launch.chain_states import current_states
-from launch.records import Job, JobStart, read_start, write_job, write_start
-
+from launch.records import JobStart, read_start, write_start
+from tests.small_chain import small_chain
 
 JOB = {"SLURM_JOB_ID": "10", "SLURM_RESTART_COUNT": "0"}
 
@@ -26,23 +26,7 @@ JOB = {"SLURM_JOB_ID": "10", "SLURM_RESTART_COUNT": "0"}
 @pytest.fixture
 def chain(tmp_path: Path) -> ChainFolder:
     """A chain of sft, dpo and evaluate; sft is done, job 11 (dpo) follows job 10, job 12 (eval) follows 11."""
-    made = ChainFolder(tmp_path / "onc-2b81f0")
-    sft, dpo = made.run_of("sft").path, made.run_of("dpo").path
-    (sft / "model").mkdir(parents=True)
-    (sft / "model" / "model.safetensors").write_bytes(b"weights")
-    outputs = {"model/model.safetensors": atomic.sha256_file(sft / "model" / "model.safetensors")}
-    atomic.write_json(sft / "manifest.json", {"outputs": outputs})
-    (dpo / "jobs").mkdir(parents=True)
-    write_job(sft, Job(10, "train", 1.0, 1, 1))
-    write_job(dpo, Job(11, "train", 2.0, 1, 1, after=10))
-    write_job(dpo, Job(12, "eval", 3.0, 1, 1, after=11))
-    stages = [
-        StageState(name="sft", kind="train", run=sft.name, identity="a", former=None),
-        StageState(name="dpo", kind="train", run=dpo.name, identity="b", former="sft"),
-        StageState(name="evaluate", kind="evaluate", run=dpo.name, identity="c", former="dpo"),
-    ]
-    made.write(ChainInfo(stem="onc", folder=str(tmp_path), command="aisc launch onc.yaml", created=1.0, stages=stages))
-    return made
+    return small_chain(tmp_path)
 
 
 def start(stage: str, job_id: int, verdict: str, cause: str = "") -> JobStart:
