@@ -23,6 +23,7 @@ from launch.chain_queue import StageJobs, end_job, submit_chain, with_hand_on
 from launch.chain_states import current_states
 from launch.records import SCRIPT_NAMES, JobStart, read_jobs, read_start, write_start
 from launch.slurm import make_launch, render
+from launch.stage_job import begin_stage, end_stage
 from launch.submit import Script
 from tests.small_chain import small_chain
 
@@ -212,3 +213,13 @@ def test_a_stage_that_fails_here_says_why(chain: ChainFolder, does: str, code: i
     assert run_stages(chain, {}, Runner(chain, ["bash", "-c", does]), lambda stage, was_done: None) == code
     (stage,) = current_states(chain)
     assert stage.state == "failed" and stage.cause.startswith(cause)
+
+
+def test_a_gate_that_tripped_in_a_job_is_the_cause(chain: ChainFolder) -> None:
+    run, place = chain.run_of("dpo").path, {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_END_TIME": "1999999999"}
+    begin_stage(run, "eval", place)
+    said = "failed: the forgetting gate tripped: loss 2.1 -> 2.9; bound +0.05\nsrun: error: n1: task 0: Exited with exit code 1\n"
+    (run / "jobs" / "12.out").write_text(said)
+    end_stage(run, "eval", 1, place)
+    assert end_job(chain, "evaluate", 1, place) == "stage evaluate: failed"
+    assert current_states(chain)[2].cause == "the forgetting gate tripped: loss 2.1 -> 2.9; bound +0.05"
