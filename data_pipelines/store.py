@@ -282,16 +282,27 @@ def build_once(
         builder: fills the temporary folder that it is given.
         on_wait: called five times a second with the seconds waited for another builder.
 
+    Folders above it that were made for nothing, because the builder refused, are removed again.
+
     Returns:
         True when this process built it.
     """
+    made: list[Path] = []
     try:
-        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"data.store={final.parent}: cannot be made ({error.strerror}); give another folder") from error
+        return _build_once(final, builder, on_wait, made)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has written there
+                folder.rmdir()
+        raise
+
+
+def _build_once(final: Path, builder: Callable[[Path], object], on_wait: Callable[[float], None] | None, made: list[Path]) -> bool:
+    """As `build_once`; adds the folders above `final` that it makes to `made`, the innermost first."""
     claim = final.with_name(final.name + ".claim")
     started = time.monotonic()
     while not final.is_dir():
+        made[:0] = _make_parents(final)  # again and again: another builder that refused may have removed them
         if _take_claim(claim):
             with temporary_folder(final) as temporary, _heartbeat(claim, temporary):
                 _delete_abandoned(final)
@@ -306,10 +317,22 @@ def build_once(
     return False
 
 
+def _make_parents(final: Path) -> list[Path]:
+    """Makes the folder in which `final` lies; returns those that were not there, the innermost first."""
+    missing = [folder for folder in final.absolute().parents if not folder.exists()]
+    try:
+        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data.store={final.parent}: cannot be made ({error.strerror}); give another folder") from error
+    return missing
+
+
 def _take_claim(claim: Path) -> bool:
     """Takes the claim by mkdir; removes one whose builder is dead so that the next try can take it."""
     try:
         claim.mkdir(mode=0o700)
+    except FileNotFoundError:  # the folder has just been removed
+        return False
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - claim.stat().st_mtime > STALE_CLAIM_S:
