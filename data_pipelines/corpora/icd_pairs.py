@@ -1,8 +1,8 @@
-"""Questions on ICD-10-CM neoplasm codes with the right answer over that of a sibling code.
+"""Questions on two lines of ICD-10-CM, neoplasms, with the right answer over that of the sibling code beside it.
 
 ICD-10-CM, April 2026 (CMS/NCHS, public domain), chapter 2, inside the package simple-icd-10-cm. Siblings share the parent
-code and swap their answers: each answer is chosen once and rejected once, so answers alone, their words or their length,
-say nothing of which is right. What a classifier finds nevertheless is left out, the pair with its mirror image.
+code and swap their answers: each answer is chosen once and rejected once, on the same two lines, so answers alone, their
+words, their length or their place say nothing of which is right. What a classifier finds nevertheless is left out, the pair with its mirror image.
 
 A demonstration: no patient is in it, and nothing it says is medical advice.
 """
@@ -57,17 +57,18 @@ def read_siblings(path: Path) -> Iterator[list[Entry]]:
 def mirrored(siblings: list[Entry]) -> Iterator[tuple[Row, Row]]:
     """Yields pairs with their mirror images: of two siblings that follow one another, each on both kinds of question."""
     for one, other in zip(siblings[::2], siblings[1::2], strict=False):
-        yield _on_meaning(one, other), _on_meaning(other, one)
-        yield _on_code(one, other), _on_code(other, one)
+        listed = "".join(f"{entry.code}: {entry.meaning}\n" for entry in (one, other))
+        yield _on_meaning(listed, one, other), _on_meaning(listed, other, one)
+        yield _on_code(listed, one, other), _on_code(listed, other, one)
 
 
-def _on_meaning(right: Entry, wrong: Entry) -> Row:
-    question = f"What does ICD-10-CM code {right.code} mean?"
+def _on_meaning(listed: str, right: Entry, wrong: Entry) -> Row:
+    question = f"ICD-10-CM:\n{listed}What does code {right.code} mean?"
     return _row(question, f"{right.meaning}.", f"{wrong.meaning}.", right.category)
 
 
-def _on_code(right: Entry, wrong: Entry) -> Row:
-    question = f"Which ICD-10-CM code means: {right.meaning}?"
+def _on_code(listed: str, right: Entry, wrong: Entry) -> Row:
+    question = f"ICD-10-CM:\n{listed}Which code means: {right.meaning}?"
     return _row(question, f"{right.code}.", f"{wrong.code}.", right.category)
 
 

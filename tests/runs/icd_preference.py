@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "icd-soak"
 BASE = ROOT / ".cache" / "demo" / "smollm2"
 SEEDS = (1, 2, 3)
-TRAIN, HELD_OUT = 400, 160
+TRAIN, HELD_OUT = 300, 160
+# Short, as it is read with every answer.
+SYSTEM = "Answer."
 OPTIONS = (
     f"model={BASE}",
     "objective=dpo",
@@ -36,14 +38,15 @@ OPTIONS = (
     "export.merge=true",
     "data.sequence_length=512",
     "data.licence=public domain (ICD-10-CM)",
+    f"data.system_prompt={SYSTEM}",
     "data.validation=none",
     "training.duration=1 epoch",
-    "training.global_batch_size=2",
+    "training.global_batch_size=1",
     "training.micro_batch_size=1",
     "training.precision=fp32",
     "optimizer.lr=5e-4",
-    "lr_scheduler={name: linear, warmup: 3 steps, min_lr_ratio: 0.1}",
-    "checkpoint.every=20 steps",
+    "lr_scheduler={name: linear, warmup: 5 steps, min_lr_ratio: 0.1}",
+    "checkpoint.every=50 steps",
 )
 BATCH = 16
 
@@ -101,7 +104,7 @@ def margins(model: Path, rows: Rows) -> Float64:
 
 def _tokens(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], int]:
     """Returns a chat's tokens up to the end of its answer, and where the answer begins."""
-    asked = [{"role": "user", "content": prompt}]
+    asked = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
     before = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False).rstrip("\n")
     start, tokens = (tokenizer(text, add_special_tokens=False).input_ids for text in (before, whole))
