@@ -114,6 +114,14 @@ def test_each_objective_names_its_paper(tmp_path: Path, name: str) -> None:
     assert name in cited and f"[@{name}]" in text and set(cited) <= set(WORKS)
 
 
+def test_a_reference_model_is_named_without_its_place(run: Path) -> None:
+    dossier = read_dossier(run)
+    assert "the reference model is the model that training started from [@dpo]." in write_methods(dossier)[0]
+    dossier.config["objective"]["reference"] = "/secure/models/Qwen3-8B"
+    text = write_methods(dossier)[0]
+    assert "the reference model is Qwen3-8B [@dpo]." in text and "/secure" not in text
+
+
 def test_methods_have_exact_values_and_no_path_of_this_machine(run: Path) -> None:
     methods = (run / "paper" / "methods.md").read_text(encoding="utf-8")
     for value in ("123,346 tokens", "rank 16", "beta 0.1", "5e-06", "1,273 evaluation items", "12 found (drop)", "8 x NVIDIA H800"):

@@ -66,7 +66,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
             with path.open(encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield number, _parse(line, f"{path}: line {number:,}")
+                        yield number, _parse(line.rstrip(), f"{path}: line {number:,}")
         elif path.suffix == ".json":
             value = _parse(path.read_text(encoding="utf-8-sig"), str(path))
             # PubMedQA publishes one object, its records by their PubMed numbers.
