@@ -138,7 +138,7 @@ def positive(options: dict[str, str], name: str, default: int) -> int:
         UserError: it is none, or below 1.
     """
     text = options.get(name, str(default))
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{name} {text}: expected 1 or more")
     return int(text)
 

@@ -76,7 +76,7 @@ def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64,
 
 def _add(writer: StoreWriter, documents: list[Document]) -> None:
     """Adds items of two documents, all at once: a store keeps fewer and larger arrays in memory."""
-    writer.add_pairs(
+    writer.add_many(
         np.concatenate([document.ids for document in documents]),
         np.concatenate([document.mask for document in documents]),
         np.array([len(document.ids) for document in documents], np.int64),

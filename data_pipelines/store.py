@@ -117,28 +117,19 @@ class StoreWriter:
         source: NDArray[np.int64],
         group: NDArray[np.int64],
         row: NDArray[np.int64],
+        role: NDArray[np.uint8] | None = None,
+        margin: NDArray[np.float32] | None = None,
     ) -> None:
-        """Adds `len(lengths)` single-document items whose tokens follow one another in `ids` and `mask`."""
-        columns = np.stack([source, group, row], axis=1).astype(np.int64)
-        self._add(ids, mask, lengths, columns, np.ones(len(lengths), np.int64))
+        """Adds `len(lengths)` documents whose tokens follow one another in `ids` and `mask`.
 
-    def add_pairs(
-        self,
-        ids: NDArray[np.uint32],
-        mask: NDArray[np.bool_],
-        lengths: NDArray[np.int64],
-        *,
-        source: NDArray[np.int64],
-        group: NDArray[np.int64],
-        row: NDArray[np.int64],
-        role: NDArray[np.uint8],
-        margin: NDArray[np.float32],
-    ) -> None:
-        """Adds `len(lengths) / 2` items of two documents each, as `add_many` does items of one."""
+        Each is an item of its own; with `role` and `margin` an item is two of them, as answers to one prompt are.
+        """
+        per_item = 1 if role is None else 2
         columns = np.stack([source, group, row], axis=1).astype(np.int64)
-        self._add(ids, mask, lengths, columns, np.full(len(lengths) // 2, 2, np.int64))
-        self._roles.append(role.astype(np.uint8))
-        self._margins.append(margin.astype(np.float32))
+        self._add(ids, mask, lengths, columns, np.full(len(lengths) // per_item, per_item, np.int64))
+        if role is not None and margin is not None:
+            self._roles.append(role.astype(np.uint8))
+            self._margins.append(margin.astype(np.float32))
 
     def _add(
         self,
