@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ def show(screen: Console, score: ModelScore, asked: Asked) -> None:
         _say(screen, f"\n  {'task':<20}{'metric':<20}{'value':>9}  {'95 % interval':<20}{'n':>7}")
     for task, metric in lines:
         figure = task.figures[metric]
-        interval = f"{_number(figure.low)}..{_number(figure.high)}"
+        interval = _interval(f"{_number(figure.low)}..{_number(figure.high)}", figure.low)
         name = task.name if metric == next(iter(task.figures)) else ""
         _say(screen, f"  {name:<20}{metric:<20}{_number(figure.value):>9}  {interval:<20}{figure.n:>7,}")
     for task in score.tasks:
@@ -59,7 +60,7 @@ def show_comparison(screen: Console, other: str, found: dict[str, dict[str, Diff
     tests = []
     for task, metrics in found.items():
         for metric, one in metrics.items():
-            interval = f"{one.low:+.4f}..{one.high:+.4f}"
+            interval = _interval(f"{one.low:+.4f}..{one.high:+.4f}", one.low)
             p = "<0.001" if one.p < 0.001 else f"{one.p:.3f}"
             _say(screen, f"  {task:<20}{metric:<14}{one.value:>+11.4f}   {interval:<18}{p:>7}{one.n:>5,}")
             tests.append(one.test)
@@ -77,6 +78,10 @@ def show_forgetting(screen: Console, found: dict[str, Any]) -> None:
     if found["tripped"]:
         _say(screen, "              A release of this model is refused. Fewer steps, a lower learning rate, an")
         _say(screen, "              adapter, or general text mixed into the training data forget less.")
+
+
+def _interval(text: str, low: float) -> str:
+    return "none of one item" if math.isnan(low) else text
 
 
 def _number(value: float) -> str:

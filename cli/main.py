@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import zlib
 from collections.abc import Sequence
 
+from configs.atomic import TEMPORARY_PREFIX
 from configs.errors import AlreadyTold, RunFailed, UserError
 from configs.values import nearest
 
@@ -35,6 +37,8 @@ CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch"}
 OF_ONE_RUN = ("inspect", "plan", "prove", "prepare")
 # For scripts, not for people.
 HIDDEN = ("job", "chain")
+# Another's folder, one without write permission, a file system mounted read-only.
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -62,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except OSError as error:
+        if error.errno not in NOT_ALLOWED:
+            raise
+        path = str(error.filename)
+        # Files are written under another name first, which says nothing to anybody.
+        place = os.path.dirname(path) if os.path.basename(path).startswith(TEMPORARY_PREFIX) else path
+        _say(f"error: {place}: {error.strerror}; expected a place that you may read and write")
+        return EXIT_INPUT
 
 
 def _dispatch(given: list[str]) -> int:

@@ -153,7 +153,7 @@ def read_chain(arguments: Sequence[str]) -> Chain:
     release = _last_stage(ReleaseStage, RELEASE, layers, words, problems) if RELEASE in names else None
     if evaluate is not None:
         problems += _missing_files(evaluate)
-        base = stages[0].attempted.config.model.path
+        base = stages[-1].attempted.config.evaluation.base or stages[0].attempted.config.model.path
         evaluate.base = evaluate.base or (str(Path(base).expanduser().absolute()) if base else None)
     return Chain(stages[0].attempted.stem, stages, evaluate, release, problems)
 

@@ -6,6 +6,7 @@ release's folder `evidence/`. The table at the end of a card lists them all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Figures:
     def sources(self) -> str:
         """Returns the table of all numbers so far."""
         unique = dict.fromkeys(self.shown)
-        rows = [f"| {text} | `{file}` | `{pointer}` |" for text, file, pointer in unique]
+        rows = [f"| {text} | {cell(file)} | {cell(pointer)} |" for text, file, pointer in unique]
         return "\n".join(["## Where the numbers come from", "", "| number | file | JSON pointer |", "|---|---|---|", *rows])
 
 
@@ -47,6 +48,19 @@ def as_text(value: float, digits: int | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.{2 if digits is None else digits}f}"
+
+
+def code(text: str) -> str:
+    """Returns a name or path as a Markdown code span, whatever characters it has."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def cell(text: str) -> str:
+    """Returns a code span for a table, where `|` ends a cell even in code (GitHub Flavored Markdown, 4.10)."""
+    return code(text).replace("|", "\\|")
 
 
 def escape(key: str) -> str:
@@ -58,9 +72,12 @@ def look_up(value: Any, pointer: str) -> Any:
     """Returns what a JSON pointer names; None when it is not there."""
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(value, Mapping) or key not in value:
+        if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, Mapping) and key in value:
+            value = value[key]
+        else:
             return None
-        value = value[key]
     return value
 
 
@@ -70,7 +87,7 @@ def model_card(files: Mapping[str, Any], *, kind: str, config: Mapping[str, Any]
     Args:
         files: name in `evidence/` to its content.
         kind: `adapter`, `merged` or `full`.
-        config: the run's frozen configuration as plain values.
+        config: the run's frozen configuration as plain values; its numbers are shown from `config.json` in `evidence/`.
         evaluations: names in `files` of evaluations that measured this model.
     """
     manifest = files["manifest.json"]
@@ -81,11 +98,12 @@ def model_card(files: Mapping[str, Any], *, kind: str, config: Mapping[str, Any]
         run=manifest["run"],
         base=config["model"]["path"],
         objective=config["objective"]["name"],
-        adapter=None if adapter["name"] == "none" else f"{adapter['name']}, rank {adapter['rank']}",
+        adapter=None if adapter["name"] == "none" else adapter["name"],
         kind={"adapter": "an adapter", "merged": "the base with its adapter merged", "full": "a whole model"}[kind],
         ledger=manifest["result"]["ledger"],
         commit=manifest["commit"] or "installed package",
         loss_sources=list(manifest["result"].get("eval_loss_by_source") or {}),
+        held_out_figures=list(manifest["result"].get("eval_figures") or {}),
         evaluations=[{"file": name, "name": Path(name).stem, "rows": _metrics(files[name])} for name in evaluations],
         parity=files["parity.json"],
     )
@@ -124,4 +142,4 @@ def _render(name: str, evidence: Mapping[str, Any], **values: Any) -> str:
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     template = environment.get_template(name)
-    return template.render(figure=figures.figure, sources=figures.sources, escape=escape, **values)
+    return template.render(figure=figures.figure, sources=figures.sources, escape=escape, code=code, cell=cell, **values)

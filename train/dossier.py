@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from configs.atomic import sha256_file
-from configs.errors import UserError
+from configs.errors import CheckpointError, UserError
 from configs.runfolder import RunFolder, Status, read_events, read_json, read_metrics, state_of
 
 MANIFEST, RESULT = "manifest.json", "result.json"
@@ -136,7 +137,7 @@ def read_dossier(path: Path, released: Path | None = None) -> Dossier:
     if not frozen:
         raise UserError(f"{path}: no attempt with a configuration in it; expected the folder of a run that has started")
     manifest = read_json(path / MANIFEST) or {}
-    config = OmegaConf.to_container(OmegaConf.load(frozen[-1].config_path))
+    config = _settings(frozen[-1].config_path)
     start = frozen[-1].read_start() or {}
     account, origin = _account(manifest, start)
     parity = read_json(released / "evidence" / "parity.json") if released else None
@@ -145,7 +146,7 @@ def read_dossier(path: Path, released: Path | None = None) -> Dossier:
         status=state_of(path),
         manifest=manifest,
         result=read_json(path / RESULT) or {},
-        config={str(name): values for name, values in config.items()} if isinstance(config, dict) else {},
+        config=config,
         config_origin=str(frozen[-1].config_path.relative_to(path)),
         account=account,
         account_origin=origin,
@@ -160,6 +161,19 @@ def read_dossier(path: Path, released: Path | None = None) -> Dossier:
         parity_origin="evidence/parity.json: " if parity else f"{MANIFEST}: parity.",
         released=released,
     )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Returns a frozen configuration as plain values.
+
+    Raises:
+        CheckpointError: it is no longer what the run wrote.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged, no longer what the run wrote; aisc verify says more") from error
+    return {str(name): value for name, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _account(manifest: Mapping[str, Any], start: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:

@@ -80,7 +80,13 @@ def read_tasks(tasks: list[Task], files: dict[str, str], limit: int | None) -> t
 
 
 def evaluate(target: Target, asked: Asked) -> Measured:
-    """Returns what `target` came to."""
+    """Returns what `target` came to.
+
+    Raises:
+        ConfigError: there is no base to compare with, said before anything is measured.
+    """
+    if asked.base is not None and not (asked.base / "config.json").is_file():
+        raise ConfigError(f"evaluation.base={asked.base}: no model folder there; the forgetting gate compares with it")
     with eval_target.weights_folder(target) as folder:
         weights = eval_target.weight_hashes(folder)
         score = ModelScore(eval_target.score_name(target, weights, asked.on), target.label, target.kind, weights, [])
@@ -88,10 +94,10 @@ def evaluate(target: Target, asked: Asked) -> Measured:
         subject = load_subject(folder, asked.device)
         if asked.on is not None:
             _score_held_out(subject, asked, asked.on, done)
-        if asked.tasks:
-            done.score.tasks += _score_tasks(subject, asked)
         if asked.texts:
             _score_texts(subject, asked, done)
+        if asked.tasks:
+            done.score.tasks += _score_tasks(subject, asked)
         del subject
         gc.collect()
     if asked.texts and asked.base is not None:
@@ -133,14 +139,13 @@ def _score_held_out(subject: Subject, asked: Asked, run: RunFolder, done: Measur
 
 def _score_texts(subject: Subject, asked: Asked, done: Measured) -> None:
     items = score_texts(subject, asked.texts, asked.rows)
+    forgetting.check_enough(items)
     done.items[TEXTS] = items
     done.score.tasks.append(held_out.as_task(items, TEXTS, file_hashes(asked.texts)))
 
 
 def _judge(asked: Asked, base: Path, done: Measured) -> dict[str, Any]:
     """Returns the verdict of the forgetting gate; the base is loaded for it."""
-    if not (base / "config.json").is_file():
-        raise ConfigError(f"evaluation.base={base}: no model folder there; the forgetting gate compares with it")
     items = score_texts(load_subject(base, asked.device), asked.texts, asked.rows)
     section = asked.config.evaluation
     verdict = forgetting.judge(

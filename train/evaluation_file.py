@@ -29,6 +29,8 @@ from train.intervals import Difference, Figure
 FOLDER = "eval"
 # Metrics of which less is better; all others: more.
 LOWER = ("loss", "perplexity", "simplified", "code_switch", "empty", "over_refused")
+# Metrics that are no shares of items.
+UNITS = ("loss", "perplexity", "margin")
 
 
 @dataclass(slots=True)
@@ -64,6 +66,11 @@ class ModelScore:
     tasks: list[TaskScore]
     comparisons: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
     forgetting: dict[str, Any] | None = None
+
+
+def is_share(metric: str) -> bool:
+    """True for rates and accuracies, which lie between 0 and 1; losses and margins have units of their own."""
+    return metric.split("/", maxsplit=1)[0] not in UNITS
 
 
 def lower_is_better(metric: str) -> bool:
@@ -119,9 +126,10 @@ def write_task(folder: Path, name: str, task: TaskScore) -> dict[str, Any]:
 
 
 def _write_lines(folder: Path, kind: str, name: str, task: str, lines: list[dict[str, Any]]) -> str | None:
-    if not lines:
-        return None
     path = folder / kind / name / f"{task}.jsonl"
+    if not lines:
+        path.unlink(missing_ok=True)  # those of an earlier evaluation, which nothing names any more
+        return None
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     atomic.write_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return str(path.relative_to(folder.parent))

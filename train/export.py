@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from configs import atomic
 from configs.errors import ConfigError
@@ -202,15 +202,6 @@ def check_written(model: nn.Module, found: Observed, gate: Gate, dtype: torch.dt
     return difference
 
 
-def probe_logits(model: nn.Module) -> Tensor:
-    """Returns the fp32 logits `[1, 16, vocabulary]` of a short fixed input."""
-    vocab_size = base_model(model).config.vocab_size
-    probe = (torch.arange(16) * 37 % vocab_size)[None].to(next(model.parameters()).device)
-    with torch.no_grad():
-        logits: Tensor = model(input_ids=probe, use_cache=False).logits.float()
-    return logits
-
-
 def original_dtype(model_path: str | None, fallback: torch.dtype = torch.float32) -> torch.dtype:
     """Returns the type that the checkpoint at `model_path` says it has; `fallback` when it does not say."""
     if not model_path:
@@ -279,7 +270,8 @@ def convert(
             card=card.read_text(encoding="utf-8") if card.is_file() else "",
             checked=checked,
         )
-        atomic.publish_folder(temporary / "model", target)
+        if not atomic.publish_folder(temporary / "model", target):
+            raise ConfigError(f"{target}: was written by another command meanwhile; --to FOLDER names another one")
     return dataclasses.replace(exported, folder=target)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from configs.errors import DataError
 from train.held_out import LOSS, Items
-from train.intervals import Floats, bootstrap
+from train.intervals import bootstrap, ratio
 
 # Fewer documents give an interval that says nothing.
 LEAST_DOCUMENTS = 8
@@ -31,14 +29,10 @@ def judge(model: Items, base: Items, *, bound: float, confidence: float) -> dict
         DataError: too few documents to be sure of anything.
     """
     assert model.ids == base.ids and base.tokens is not None
-    if len(base.ids) < LEAST_DOCUMENTS:
-        raise DataError(
-            f"evaluation.forgetting: {len(base.ids)} documents; expected {LEAST_DOCUMENTS} or more, as the gate draws documents "
-            "(a text file is one document, a line of a JSONL file is one)"
-        )
+    check_enough(base)
     difference, tokens = model.values[LOSS] - base.values[LOSS], base.tokens
     # A two-sided interval of level 2c - 1 leaves 1 - c on each side.
-    low, high, _ = bootstrap((difference, tokens), _ratio, max(2 * confidence - 1, 0.01))
+    low, high, _ = bootstrap((difference, tokens), ratio, max(2 * confidence - 1, 0.01))
     total = float(tokens.sum())
     return {
         "tripped": bool(low > bound),
@@ -54,5 +48,10 @@ def judge(model: Items, base: Items, *, bound: float, confidence: float) -> dict
     }
 
 
-def _ratio(sums: Floats, weights: Floats, axis: int = -1) -> Any:
-    return np.sum(sums, axis=axis) / np.sum(weights, axis=axis)
+def check_enough(items: Items) -> None:
+    """Raises DataError when the texts hold too few documents; known after one model, before anything slower."""
+    if len(items.ids) < LEAST_DOCUMENTS:
+        raise DataError(
+            f"evaluation.forgetting: {len(items.ids)} documents; expected {LEAST_DOCUMENTS} or more, as the gate draws documents "
+            "(a text file is one document, a line of a JSONL file is one)"
+        )

@@ -44,14 +44,12 @@ class Outcome:
         figures: of each metric (value, standard error or None) as the harness reports them.
         items: of each metric [(id, value)] in the order of the data.
         samples: [{id, prompt, replies, target}], texts and all; for a private file only.
-        num_items: how many rows it had.
     """
 
     task: Task
     figures: dict[str, tuple[float, float | None]]
     items: dict[str, list[tuple[str, float]]]
     samples: list[dict[str, Any]]
-    num_items: int
 
 
 def require_harness() -> None:
@@ -114,7 +112,7 @@ def run_tasks(
             chosen = [(task, rows) for task, rows in tasks if (task.is_chat and bool(tokenizer.chat_template)) is is_chat]
             if chosen:
                 result = evaluate(chosen, engine, Path(folder), system_prompt if is_chat else None, is_chat=is_chat)
-                outcomes |= {task.name: outcome(task, rows, result) for task, rows in chosen}
+                outcomes |= {task.name: outcome(task, result) for task, _ in chosen}
     return [outcomes[task.name] for task, _ in tasks]
 
 
@@ -151,7 +149,7 @@ def task_config(task: Task, rows: list[Row], folder: Path) -> dict[str, Any]:
     return config
 
 
-def outcome(task: Task, rows: list[Row], result: dict[str, Any]) -> Outcome:
+def outcome(task: Task, result: dict[str, Any]) -> Outcome:
     """Returns the harness's result of one task as figures, items and samples."""
     figures: dict[str, tuple[float, float | None]] = {}
     for key, value in result["results"][task.name].items():
@@ -168,7 +166,7 @@ def outcome(task: Task, rows: list[Row], result: dict[str, Any]) -> Outcome:
             if metric in line:
                 items[metric].append((name, float(line[metric])))
         samples.append({"id": name, "prompt": line["arguments"], "replies": line["filtered_resps"], "target": line["target"]})
-    return Outcome(task, figures, {name: values for name, values in items.items() if values}, samples, len(rows))
+    return Outcome(task, figures, {name: values for name, values in items.items() if values}, samples)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Items:
     """What was measured.
 
     Attributes:
-        ids: `SOURCE:ROW` of each item. source: index into `sources`.
+        ids: `SOURCE:ROW` of each document, `SOURCE:NUMBER` in the order of the store of each pair. source: index into `sources`.
         values: `[n]` by name; with `tokens`, `loss` is a sum of nats over an item's tokens, else a value an item.
         tokens: `[n]` learned tokens; None for preferences.
     """

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A mean over `n` items with its standard error and interval (95 % unless said otherwise)."""
+    """A mean over `n` items with its standard error and interval (95 % unless said otherwise); nan where one item has none."""
 
     value: float
     stderr: float
@@ -74,7 +74,7 @@ def ratio_figure(sums: Floats, weights: Floats) -> Figure:
     Tokens of one document are not independent of each other, so they are not what is drawn (cluster bootstrap; Efron and
     Tibshirani 1993, ch. 8).
     """
-    low, high, error = bootstrap((sums, weights), _ratio, CONFIDENCE)
+    low, high, error = bootstrap((sums, weights), ratio, CONFIDENCE)
     return Figure(float(sums.sum() / weights.sum()), error, low, high, len(sums))
 
 
@@ -101,16 +101,21 @@ def compare_means(first: Floats, second: Floats) -> Difference:
 def compare_ratios(first: Floats, second: Floats, weights: Floats) -> Difference:
     """Returns (sum(first) - sum(second)) / sum(weights) over the same documents `[n]`, documents drawn as wholes."""
     differences = first - second
-    low, high, _ = bootstrap((differences, weights), _ratio, CONFIDENCE)
+    low, high, _ = bootstrap((differences, weights), ratio, CONFIDENCE)
     value = float(differences.sum() / weights.sum())
     return Difference(value, low, high, sign_flips(differences), len(first), "paired sign flips")
 
 
 def bootstrap(samples: tuple[Floats, ...], statistic: Callable[..., Any], confidence: float) -> tuple[float, float, float]:
-    """Returns (low, high, standard error) of `statistic` by percentiles, items of `samples` `[n]` drawn together."""
-    if len(samples[0]) < 2 or all(np.ptp(sample) == 0 for sample in samples):
+    """Returns (low, high, standard error) of `statistic` by percentiles, items of `samples` `[n]` drawn together.
+
+    One item drawn again and again says nothing of other items: all three are nan then.
+    """
+    if len(samples[0]) < 2:
+        return float("nan"), float("nan"), float("nan")
+    if all(np.ptp(sample) == 0 for sample in samples):
         value = float(statistic(*samples, axis=-1))
-        return value, value, 0.0 if len(samples[0]) > 1 else float("nan")
+        return value, value, 0.0
     from scipy.stats import bootstrap as resample
 
     found = resample(
@@ -149,5 +154,6 @@ def _mean(values: Any, axis: int = -1) -> Any:
     return np.mean(values, axis=axis)
 
 
-def _ratio(sums: Any, weights: Any, axis: int = -1) -> Any:
+def ratio(sums: Any, weights: Any, axis: int = -1) -> Any:
+    """Returns sum(sums) / sum(weights) along `axis`."""
     return np.sum(sums, axis=axis) / np.sum(weights, axis=axis)

@@ -3,7 +3,7 @@
     RUN/release/  model/          as trained, or merged; through the parity gate
                   README.md       model card        data_card.md
                   board.html      paper/            pages for a board, kit for a paper
-                  evidence/       manifest.json parity.json split.json eval/NAME.json: where each number comes from
+                  evidence/       manifest.json config.json parity.json split.json eval/NAME.json: where each number comes from
                   release.json    SHA-256 of every file here
 
 Everything is made under a temporary name and published by one rename. Refused: a run that is not done, a source without a
@@ -41,6 +41,8 @@ from train.verify import RELEASE_MANIFEST_NAME, Change, read_manifest, verify
 NAME, LICENCES_NAME = "release", "licences.json"
 # What writes pages into the release: (run, release) -> files.
 PAGES = (write_board, write_paper)
+# Sections of the configuration that go along: how it was trained, not where files lie here.
+SETTINGS = ("objective", "adapter", "training", "optimizer", "lr_scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +76,21 @@ def release(run: RunFolder, *, merge: bool = False, dtype_name: str | None = Non
     known = licences_of(run, config, manifest, licences)
     final = run.path / NAME
     if final.exists():
-        return _already(run, final)
+        return _already(run, final, merge=merge, dtype_name=dtype_name, licences=known)
     check_unchanged(run)
     check_forgetting(run)
     with atomic.temporary_folder(final) as temporary:
         evidence = _gather(run, manifest, temporary)
         exported = _write_model(run, temporary / "model", merge=merge, dtype_name=dtype_name)
         evidence["parity.json"] = exported.parity
+        settings = dataclasses.asdict(config)
+        evidence["config.json"] = {name: settings[name] for name in SETTINGS}
         (temporary / "model" / MODEL_CARD).unlink(missing_ok=True)
         for name, values in evidence.items():
             (temporary / EVIDENCE / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             atomic.write_json(temporary / EVIDENCE / name, values)
         evaluations = [name for name in evidence if name.startswith("eval/")]
-        card = model_card(evidence, kind=exported.kind, config=dataclasses.asdict(config), evaluations=evaluations)
+        card = model_card(evidence, kind=exported.kind, config=settings, evaluations=evaluations)
         atomic.write_file(temporary / MODEL_CARD, card)
         atomic.write_file(temporary / DATA_CARD, data_card(evidence, licences=known))
         _write_pages(run.path, temporary)
@@ -224,18 +228,36 @@ def _seal(run: RunFolder, temporary: Path, exported: Exported, licences: Mapping
     return len(files) + 1
 
 
-def _already(run: RunFolder, final: Path) -> Released:
-    """Returns the release that is there, when it is still that of this run.
+def _already(
+    run: RunFolder, final: Path, *, merge: bool, dtype_name: str | None, licences: Mapping[str, str]
+) -> Released:
+    """Returns the release that is there, when it is still that of this run and what is asked for now.
 
     Raises:
-        ConfigError: it is not, or evaluations came after it.
+        ConfigError: it is not, it is in another form or under other licences, or evaluations came after it.
     """
     listed = read_json(final / RELEASE_MANIFEST_NAME) or {}
     evaluations = {f"eval/{path.name}": atomic.sha256_file(path) for path in sorted((run.path / "eval").glob("*.json"))}
     same = listed.get("manifest") == atomic.sha256_file(run.path / "manifest.json") and listed.get("evaluations") == evaluations
     if not same:
         raise ConfigError(f"{final}: there is an older release; the run or its evaluations changed since. Move it away and release again")
+    if other := _asked_otherwise(listed, final, merge=merge, dtype_name=dtype_name, licences=licences):
+        raise ConfigError(f"{final}: there is a release already, {other}. Move it away and release again")
     check_unchanged(run)
     if changes := [change for change in verify(run).changes if change.kind == "release"]:
         raise RunFailed(f"{final}: changed since it was released: {_line(changes[0])}. Move it away and release again")
     return Released(final, str(listed["kind"]), len(listed["files"]) + 1, is_new=False)
+
+
+def _asked_otherwise(
+    listed: Mapping[str, Any], final: Path, *, merge: bool, dtype_name: str | None, licences: Mapping[str, str]
+) -> str | None:
+    """Returns in what a release that is there is not the one asked for; None when it is."""
+    stored = str((read_json(final / EVIDENCE / "parity.json") or {}).get("dtype"))
+    if merge and listed.get("kind") != "merged":
+        return f"{listed.get('kind')}; --merge asks for another one"
+    if dtype_name and stored != dtype_name:
+        return f"in {stored}; --dtype {dtype_name} asks for another one"
+    if listed.get("licences") != dict(licences):
+        return "under other licences than the run's now"
+    return None

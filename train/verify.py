@@ -17,7 +17,9 @@ from configs.errors import CheckpointError
 from configs.runfolder import RunFolder, read_json, read_ledger
 from train import lineage
 
-MANIFEST_NAME, RELEASE_MANIFEST_NAME, EVALUATIONS = "manifest.json", "release.json", "eval"
+MANIFEST_NAME, RELEASE_MANIFEST_NAME = "manifest.json", "release.json"
+# What `aisc eval RUN` writes; scores of other models in that folder have other names.
+OWN_EVALUATION = "eval/model.json"
 KINDS = ("data", "store", "weights", "tokenizer", "config", "code", "records", "outputs", "lineage", "evaluations", "release")
 
 
@@ -135,6 +137,8 @@ def _release_files(
     if listed is None:
         result.changes.append(Change(folder.name, "release", f"release/{RELEASE_MANIFEST_NAME}", "there", "missing"))
         return
+    if missing := [key for key in ("manifest", "files", "evaluations") if key not in listed]:
+        raise CheckpointError(f"{release / RELEASE_MANIFEST_NAME}: damaged, {', '.join(missing)} missing; expected what the release wrote")
     yield Expected(folder.name, "release", MANIFEST_NAME, folder / MANIFEST_NAME, listed["manifest"])
     for name, digest in listed["files"].items():
         yield Expected(folder.name, "release", f"release/{name}", release / name, digest)
@@ -159,18 +163,14 @@ def _check_ledger(folder: Path, manifest: Mapping[str, Any], result: Verified) -
 
 
 def _check_evaluations(folder: Path, manifest: Mapping[str, Any], result: Verified) -> None:
-    """An evaluation of the run's own model measured the weights that the run wrote."""
+    """The evaluation of the run's own model measured the weights that the run wrote."""
     outputs: dict[str, str] = manifest["outputs"]
-    for path in sorted((folder / EVALUATIONS).glob("*.json")):
-        values = read_json(path) or {}
-        if Path(str(values.get("model", ""))).absolute() != folder / "model":
-            continue
-        for name, digest in dict(values.get("weights") or {}).items():
-            expected = outputs.get(f"model/{Path(name).name}")
-            result.count(folder.name, "evaluations")
-            if expected is not None and expected != digest:
-                where = f"{EVALUATIONS}/{path.name} (weights {Path(name).name})"
-                result.changes.append(Change(folder.name, "evaluations", where, expected, digest))
+    values = read_json(folder / OWN_EVALUATION) or {}
+    for name, digest in dict(values.get("weights") or {}).items():
+        expected = outputs.get(f"model/{name}", "not there")
+        result.count(folder.name, "evaluations")
+        if expected != digest:
+            result.changes.append(Change(folder.name, "evaluations", f"{OWN_EVALUATION} (weights {name})", expected, digest))
 
 
 def _check_lineage(folder: Path, manifest: Mapping[str, Any], result: Verified) -> list[Path]:

@@ -17,7 +17,7 @@ class EvaluateStage:
     tasks: dict[str, str] = setting(factory=dict, identity=False, help="Data files of tasks, e.g. {hkmmlu: /data/hkmmlu.jsonl}.")
     limit: int | None = setting(None, identity=False, help="Only the first N items of each task; null: all.")
     forgetting: list[str] = setting(factory=list, identity=False, help="Files of general text for the forgetting gate.")
-    base: str | None = setting(None, identity=False, help="Model folder that the gate compares with; null: the one the chain began from.")
+    base: str | None = setting(None, identity=False, help="Model folder that the gate compares with; null: that of the last run's `evaluation`, else the one the chain began from.")
     against: str | None = setting(None, identity=False, help="A second run or model folder for paired comparison; null: none.")
     rows: int | None = setting(None, identity=False, help="Packed rows at once; null: what aisc eval takes.")
     device: str | None = setting(None, identity=False, help="cpu or cuda; null: a GPU when there is one.")
@@ -38,7 +38,7 @@ class EvaluateStage:
         values = {
             "--limit": self.limit,
             "--forgetting": ",".join(self.forgetting) or None,
-            "--base": self.base if self.forgetting else None,
+            "--base": self.base,
             "--against": self.against,
             "--rows": self.rows,
             "--device": self.device,

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from configs.schema.fields import setting
 
-# Folders of task files in train/packs.
-PACKS = ("medical", "hk", "safety")
-
 
 @dataclass(kw_only=True, slots=True)
 class EvaluationSection:

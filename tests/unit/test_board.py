@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -14,12 +15,13 @@ import pytest
 from cli.main import main
 from configs import atomic
 from configs.compose import freeze
-from configs.errors import UserError
+from configs.errors import CheckpointError, UserError
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from tests.full_run import CHINESE, HASHES, NASTY, write_full_run
 from train.board import render_board, write_board
-from train.dossier import read_dossier
+from train.board.regressions import Compared
+from train.dossier import Measure, read_dossier
 
 
 @pytest.fixture
@@ -128,6 +130,21 @@ def test_what_got_worse_is_named(run: Path) -> None:
     rows = re.findall(r"<tr><td>(\w+)</td><td>acc</td>.*?<td>(better|worse|no difference shown)</td></tr>", text)
     assert rows == [("icd", "better"), ("refusal", "worse")]
     assert re.search(r">2</span><sup>.{1,40}</sup> of 5 figures got worse", text)
+
+
+def test_a_paired_interval_without_0_is_not_enough_where_the_test_says_chance() -> None:
+    """Two items that both got worse: the bootstrap's interval is -1 to -1, McNemar's exact p 0.5."""
+    base, mine = (Measure("acc", value, None, None, 2, True) for value in (1.0, 0.0))
+    pair = Compared("icd", base, "", mine, "", (-1.0, -1.0, -1.0), 0.5)
+    assert pair.verdict == "no difference shown"
+    assert dataclasses.replace(pair, p=0.01).verdict == "worse"
+
+
+def test_a_damaged_configuration_is_one_sentence(run: Path) -> None:
+    path = run / "attempts" / "1" / "config.yaml"
+    path.write_bytes(b"model: [\xff")
+    with pytest.raises(CheckpointError, match=r"config.yaml: damaged, no longer what the run wrote"):
+        read_dossier(run)
 
 
 def test_paired_differences_decide_and_the_gate_is_named(run: Path) -> None:

@@ -157,6 +157,15 @@ def test_who_wins(tmp_path: Path) -> None:
     assert [stage.attempted.config.training.seed for stage in read_chain(words[:1]).stages] == [1, 2]
 
 
+def test_the_gate_compares_with_where_the_chain_began(tmp_path: Path) -> None:
+    """Also for texts of the shared `evaluation`, which the command of the stage does not name."""
+    (tmp_path / "c.yaml").write_text("stages: {sft: {data: a.jsonl}, dpo: {objective: dpo, data: b.jsonl}, evaluate: {}}\n")
+    words = [str(tmp_path / "c.yaml"), f"model={tmp_path}"]
+    for more, base in ((), tmp_path), (("evaluation.base=/models/other",), Path("/models/other")):
+        evaluate = read_chain([*words, "evaluation.forgetting=[general.txt]", *more]).evaluate
+        assert evaluate is not None and evaluate.words() == ["--base", str(base)]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

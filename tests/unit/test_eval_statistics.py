@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from configs.errors import DataError
 from train.forgetting import LEAST_DOCUMENTS, judge
-from train.held_out import Items, as_task, compare
+from train.held_out import Items, as_task, compare, perplexity
 from train.intervals import bootstrap, compare_means, compare_ratios, mean_figure, ratio_figure
 
 
@@ -39,6 +39,15 @@ def test_intervals_of_means_hold_the_truth_about_as_often_as_they_say() -> None:
         figure = ratio_figure(tokens * (2.0 + draw.normal(0, 0.5, 60)), tokens)
         hits += figure.low <= 2.0 <= figure.high
     assert hits >= 34, hits
+
+
+def test_one_item_has_no_interval() -> None:
+    figure = mean_figure(np.array([0.7]))
+    assert figure.value == 0.7 and math.isnan(figure.low) and math.isnan(figure.high)
+    single = ratio_figure(np.array([3.0]), np.array([2.0]))
+    assert single.value == 1.5 and math.isnan(single.low) and math.isnan(perplexity(single).high)
+    assert math.isnan(compare_means(np.array([1.0]), np.array([0.0])).low)
+    assert mean_figure(np.array([0.7, 0.7])).low == 0.7
 
 
 def test_mcnemar_counts_only_where_the_models_differ() -> None:

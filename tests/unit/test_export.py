@@ -19,8 +19,9 @@ from train.checkpoint import CheckpointReader, start_attempt
 from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
 from train.distributed import Context
-from train.export import check_export, export_model, probe_logits
+from train.export import check_export, export_model
 from train.export_weights import plan_weights, write_weights
+from train.parity import fixed_gate, logits_of
 from train.shards import LocalShard, flat_shards
 
 CONTEXT = Context(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
@@ -102,7 +103,7 @@ def test_the_folder_is_what_transformers_writes(tmp_path: Path, kind: str, dtype
     for name in ("model.safetensors", "config.json", "generation_config.json"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes(), name
     logits = [
-        probe_logits(AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto").eval())
+        logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto").eval(), fixed_gate(model.config.vocab_size))[0]
         for name in ("ours", "expected")
     ]
     assert torch.equal(*logits)

@@ -210,3 +210,11 @@ def test_what_is_neither_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "theirs.yaml").write_text(text)
     assert main(["init", "--from", str(tmp_path / "theirs.yaml"), "--to", str(tmp_path / "ours.yaml")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "ours.yaml").exists()
+
+
+def test_a_place_that_may_not_be_written_is_one_sentence(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody may make a file in /sys, root neither."""
+    given = ["--model", str(model), "--data", str(model.parent / "chats.jsonl")]
+    assert main(["init", *given, "--to", "/sys/run.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /sys: ") and "expected a place that you may read and write" in said

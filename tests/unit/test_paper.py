@@ -17,12 +17,12 @@ from tests.full_run import CHINESE, NASTY, write_full_run
 from train.dossier import read_dossier
 from train.paper import write_paper
 from train.paper.citations import WORKS
-from train.paper.methods import write_methods
+from train.paper.methods import as_markdown, write_methods
 from train.paper.tables import escape
 
 ROOT = Path(__file__).parents[2]
 UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<", r"\textgreater{}": ">",
-             r"\textbar{}": "|", r"\{": "{", r"\}": "}", r"\&": "&", r"\%": "%", r"\$": "$", r"\#": "#", r"\_": "_"}  # fmt: skip
+             r"\textbar{}": "|", "{[}": "[", "{*}": "*", "-{}": "-", "'{}": "'", "`{}": "`", r"\{": "{", r"\}": "}", r"\&": "&", r"\%": "%", r"\$": "$", r"\#": "#", r"\_": "_"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,16 @@ def test_latex_is_balanced_and_says_what_the_csv_says(run: Path, name: str) -> N
 
 
 def test_every_special_character_is_escaped() -> None:
-    hostile = r"\{}&%$#_~^<>| \input{/etc/passwd} $\alpha$" + "\nnew line"
+    hostile = r"[2pt] *\{}&%$#_~^<>| \input{/etc/passwd} $\alpha$ --dtype ``x''" + "\nnew line"
     assert unescape(escape(hostile)) == " ".join(hostile.split())
     assert "\n" not in escape(hostile) and r"\input" not in escape(hostile)
+    # `\\` ends a row and would take a bracket as its argument, and two hyphens become a dash.
+    assert escape(hostile).startswith("{[}2pt] {*}") and "--" not in escape(hostile)
+
+
+def test_names_are_no_markdown() -> None:
+    assert as_markdown("q_proj, 1e-05, cosine") == "q_proj, 1e-05, cosine"
+    assert as_markdown("@x <b>\n*a* _b_ [c](d) $e$ `f`") == r"\@x \<b\> \*a\* \_b\_ \[c\](d) \$e\$ \`f\`"
 
 
 def test_figures_are_svg_and_need_nothing_from_outside(run: Path) -> None:
@@ -105,6 +112,14 @@ def test_each_objective_names_its_paper(tmp_path: Path, name: str) -> None:
     config.write_text(config.read_text(encoding="utf-8").replace("name: dpo", f"name: {name}"), encoding="utf-8")
     text, cited = write_methods(read_dossier(run))
     assert name in cited and f"[@{name}]" in text and set(cited) <= set(WORKS)
+
+
+def test_a_reference_model_is_named_without_its_place(run: Path) -> None:
+    dossier = read_dossier(run)
+    assert "the reference model is the model that training started from [@dpo]." in write_methods(dossier)[0]
+    dossier.config["objective"]["reference"] = "/secure/models/Qwen3-8B"
+    text = write_methods(dossier)[0]
+    assert "the reference model is Qwen3-8B [@dpo]." in text and "/secure" not in text
 
 
 def test_methods_have_exact_values_and_no_path_of_this_machine(run: Path) -> None:

@@ -155,3 +155,22 @@ def test_one_flipped_byte_of_our_code_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "code  train/schedule.py" in done.stdout and "1 of" in done.stdout
+
+
+def test_an_evaluation_of_other_weights_than_the_runs_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run.path / "eval").mkdir()
+    digest = sha256_file(run.path / "model" / "model.safetensors")
+    values = {"model": "run", "kind": "run", "weights": {"model.safetensors": digest}}
+    atomic.write_json(run.path / "eval" / "model.json", values)
+    assert verify(run).changes == [] and verify(run).checked["run", "evaluations"] == 1
+    atomic.write_json(run.path / "eval" / "model.json", {**values, "weights": {"model.safetensors": "ab" * 32}})
+    assert verify(run).changes == [Change("run", "evaluations", "eval/model.json (weights model.safetensors)", digest, "ab" * 32)]
+
+
+def test_a_release_without_its_list_is_said_to_be_damaged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run.path / "release").mkdir()
+    atomic.write_json(run.path / "release" / "release.json", {"files": {}})
+    with pytest.raises(CheckpointError, match=r"release.json: damaged, manifest, evaluations missing"):
+        verify(run)

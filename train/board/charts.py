@@ -6,6 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 
 from train.dossier import BASE, THIS, Dossier
+from train.evaluation_file import is_share
 from train.report.figures import as_svg, draw_losses, new_figure
 
 SHOWN_POINTS, SHOWN_TASKS, LONGEST_LABEL = 1000, 24, 36
@@ -45,12 +46,15 @@ def loss_chart(dossier: Dossier) -> tuple[str, str] | None:
 
 
 def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
-    """Returns the values of the tasks with their intervals, this model beside the starting one; None without a value from 0 to 1."""
+    """Returns the values of the tasks with their intervals, this model beside the starting one; None without a share.
+
+    Losses and margins have other units and stay out, also where they happen to lie between 0 and 1.
+    """
     points: dict[str, dict[str, tuple[float, float, float]]] = {}
     for subject in (BASE, THIS):
         for _, task in dossier.of(subject):
             for measure in task.measures:
-                if not task.is_check and measure.interval and 0 <= measure.value <= 1:
+                if not task.is_check and measure.interval and is_share(measure.name):
                     points.setdefault(f"{task.name}, {measure.name}", {})[subject] = (measure.value, *measure.interval)
     rows = {name: values for name, values in points.items() if THIS in values}
     if not rows:
@@ -71,7 +75,7 @@ def interval_chart(dossier: Dossier) -> tuple[str, str] | None:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("value with 95 % interval")
+    axes.set_xlabel("share of items, with its 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     spelled = [
         f"{_named(name, labels)}: "

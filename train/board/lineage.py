@@ -140,11 +140,13 @@ def _stage(path: Path, manifest: dict[str, object], objective: str, origin: str,
         else {}
     )
     fingerprint = str(store.get("fingerprint", "")) if isinstance(store, dict) else ""
+    # A run that was started with a relative path read it from its own working folder.
+    begun = Path(str(manifest.get("working_folder", ".")))
     return Stage(
         path.name,
         origin,
         objective or "run",
-        dict(weights) if isinstance(weights, dict) else {},
+        {str(begun / Path(name).expanduser()): digest for name, digest in weights.items()} if isinstance(weights, dict) else {},
         made,
         fingerprint,
         join,

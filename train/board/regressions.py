@@ -9,12 +9,15 @@ from pathlib import Path
 from train.board.section import BoardSection, Table, Words
 from train.dossier import BASE, THIS, Dossier, Figure, Measure
 
+SIGNIFICANT = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
     """A measure of one task on the starting model and on this one.
 
-    `difference` is (value, low, high) of this model minus the starting one on the same items, where they were paired.
+    `difference` is (value, low, high) of this model minus the starting one on the same items, where they were paired, and
+    `p` that of the paired test.
     """
 
     task: str
@@ -23,13 +26,18 @@ class Compared:
     mine: Measure
     mine_at: str
     difference: tuple[float, float, float] | None = None
+    p: float = 1.0
     difference_at: str = ""
 
     @property
     def is_apart(self) -> bool | None:
-        """Whether there is a difference: a paired interval without 0, else intervals that do not overlap; None: not known."""
+        """Whether there is a difference: a paired interval without 0, else intervals that do not overlap; None: not known.
+
+        A bootstrap of few items is too sure of itself (two that both got worse leave out 0), so the paired test, which is
+        exact, must agree.
+        """
         if self.difference is not None:
-            return self.difference[1] > 0 or self.difference[2] < 0
+            return (self.difference[1] > 0 or self.difference[2] < 0) and self.p < SIGNIFICANT
         one, two = self.base.interval, self.mine.interval
         return None if one is None or two is None else one[1] < two[0] or two[1] < one[0]
 
@@ -87,8 +95,8 @@ def compared(dossier: Dossier) -> Iterator[Compared]:
         if (task, metric) in base:
             other, other_at = base[task, metric]
             key = f"tasks.{task}.metrics.{metric}.value"
-            difference, difference_at = paired.get((task, metric), (None, ""))
-            yield Compared(task, other, f"{other_at}: {key}", measure, f"{at}: {key}", difference, difference_at)
+            difference, p, difference_at = paired.get((task, metric), (None, 1.0, ""))
+            yield Compared(task, other, f"{other_at}: {key}", measure, f"{at}: {key}", difference, p, difference_at)
 
 
 def _measures(dossier: Dossier, subject: str) -> dict[tuple[str, str], tuple[Measure, str]]:
@@ -100,8 +108,8 @@ def _measures(dossier: Dossier, subject: str) -> dict[tuple[str, str], tuple[Mea
     }
 
 
-def _paired(dossier: Dossier) -> dict[tuple[str, str], tuple[tuple[float, float, float], str]]:
-    """Returns this model minus the starting one by (task, measure), of the evaluations that asked both the same items."""
+def _paired(dossier: Dossier) -> dict[tuple[str, str], tuple[tuple[float, float, float], float, str]]:
+    """Returns this model minus the starting one, and its p, by (task, measure), where both were asked the same items."""
     subject_of = {Path(one.file).stem: one.subject for one in dossier.evaluations}
     found = {}
     for one in dossier.evaluations:
@@ -113,7 +121,7 @@ def _paired(dossier: Dossier) -> dict[tuple[str, str], tuple[tuple[float, float,
                 low, middle, high = (values[key] for key in ("low", "value", "high"))
                 if None not in (low, middle, high):
                     spans = (middle, low, high) if sides[0] == THIS else (-middle, -high, -low)
-                    found[task, metric] = (spans, f"{one.file}: comparisons.{other}.{task}.{metric}.value, low, high")
+                    found[task, metric] = (spans, values["p"], f"{one.file}: comparisons.{other}.{task}.{metric}.value, low, high, p")
     return found
 
 
@@ -142,10 +150,10 @@ def _forgetting(dossier: Dossier) -> tuple[tuple[str, Words], ...]:
 def _tasks_table(pairs: list[Compared]) -> Table:
     origin = "eval/*.json: tasks.*.metrics.*.value"
     caption = (
-        "Tasks on both models. A verdict needs a paired difference whose interval leaves out 0; where the items were not "
-        "paired, two intervals that do not overlap, which is stricter."
+        f"Tasks on both models. A verdict needs a paired difference whose interval leaves out 0 and whose test gives p below "
+        f"{SIGNIFICANT:g}; where the items were not paired, two intervals that do not overlap, which is stricter."
     )
-    difference = Figure("difference", "eval/*.json: comparisons.*.*.*.value, low, high")
+    difference = Figure("difference", "eval/*.json: comparisons.*.*.*.value, low, high, p")
     header = ("task", "measure", Figure("starting model", origin), Figure("this model", origin), difference, "verdict")
     return Table(caption, header, tuple(_row(pair) for pair in pairs))
 
@@ -162,7 +170,7 @@ def _row(pair: Compared) -> tuple[str | Figure, ...]:
     difference: str | Figure = "not paired"
     if pair.difference is not None:
         middle, low, high = pair.difference
-        difference = Figure(f"{middle:+.3f} ({low:+.3f} to {high:+.3f})", pair.difference_at)
+        difference = Figure(f"{middle:+.3f} ({low:+.3f} to {high:+.3f}), p {pair.p:.2g}", pair.difference_at)
     return (pair.task, pair.mine.name, base, mine, difference, pair.verdict)
 
 

@@ -63,12 +63,12 @@ def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path}: no such file")
     try:
         if path.suffix in _LINES:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield number, _parse(line, f"{path}: line {number:,}")
+                        yield number, _parse(line.rstrip(), f"{path}: line {number:,}")
         elif path.suffix == ".json":
-            value = _parse(path.read_text(encoding="utf-8"), str(path))
+            value = _parse(path.read_text(encoding="utf-8-sig"), str(path))
             # PubMedQA publishes one object, its records by their PubMed numbers.
             if isinstance(value, dict) and value and all(isinstance(record, dict) for record in value.values()):
                 value = [{"id": name, **record} for name, record in value.items()]
@@ -82,14 +82,16 @@ def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
             raise DataError(f"{path}: expected .jsonl, .json, .csv or .tsv")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start:,} is not UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV ({error})") from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        column = getattr(error, "colno", 0)
-        raise DataError(f"{where}: not JSON, column {column}") from None
+        line, column = getattr(error, "lineno", 1), getattr(error, "colno", 0)
+        raise DataError(f"{where}: not JSON, {f'line {line:,}, ' if line > 1 else ''}column {column}") from None
 
 
 def _choice(row: Row) -> Row:
@@ -139,8 +141,12 @@ def _answer(row: Row, names: list[str], choices: list[str]) -> int:
         if text in choices:
             return choices.index(text)
         value = int(text) if text.isascii() and text.isdigit() else value
-    if isinstance(value, int) and 0 <= value < len(choices):
-        return value
+    if isinstance(value, int):
+        # Choices that are named by numbers of their own, {1: ..., 2: ...}, are meant by these.
+        if str(value) in names:
+            return names.index(str(value))
+        if 0 <= value < len(choices):
+            return value
     found = str(value) if isinstance(value, int) else "none of the choices" if isinstance(value, str) else _kind(value)
     raise _Wrong(key, found, _answers(names))
 

@@ -6,9 +6,12 @@ each value is from. A sentence whose facts are missing is not written; what is m
 
 from __future__ import annotations
 
+import re
+
 from train.board import SECTIONS
 from train.board.data import licence
 from train.board.section import Words
+from train.cards import code
 from train.dossier import MANIFEST, RESULT, THIS, Dossier, Figure, model_name
 from train.paper.objective_words import objective_words
 
@@ -41,17 +44,22 @@ class Methods:
         for part in sentence:
             if isinstance(part, Figure) and part.origin:
                 self.origins[part.origin] = part.text
-        return "".join(str(part) for part in sentence)
+        return "".join(as_markdown(part.text) if isinstance(part, Figure) else part for part in sentence)
+
+
+def as_markdown(text: str) -> str:
+    """Returns a value as pandoc's Markdown shows it, character for character; `_` inside a word needs nothing."""
+    return re.sub(r"[\\`*\[\]<>@$^~|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def write_methods(dossier: Dossier) -> tuple[str, list[str]]:
     """Returns the text, and the keys of the works it cites."""
     text = Methods()
-    text.lines += [f"# Methods: {dossier.name}", ""]
+    text.lines += [f"# Methods: {as_markdown(dossier.name)}", ""]
     for part in (_data, _model, _objective, _optimisation, _evaluation, _compute, _repeat, _missing):
         part(text, dossier)
     text.heading("Where the values are from")
-    text.lines += [f"- {value}: `{origin}`" for origin, value in text.origins.items()]
+    text.lines += [f"- {as_markdown(value)}: {code(origin)}" for origin, value in text.origins.items()]
     return "\n".join(text.lines) + "\n", text.cited
 
 
@@ -70,9 +78,9 @@ def _data(text: Methods, dossier: Dossier) -> None:
             Figure(f"{account['documents']:,}", f"{origin}.documents"),
             " documents were learned and ",
             Figure(f"{account['held_out']:,}", f"{origin}.held_out"),
-            " held out, split by ",
-            Figure(str(account.get("group_by") or "content"), f"{origin}.group_by"),
-            " so that no group is on both sides.",
+            " held out",
+            *_split(dossier),
+            ".",
         ),
         (
             "They hold ",
@@ -89,6 +97,17 @@ def _data(text: Methods, dossier: Dossier) -> None:
         ),
         *_gates(dossier),
     )
+
+
+def _split(dossier: Dossier) -> Words:
+    """Returns by what the data was split, and what was counted on both sides where the account has counted it."""
+    account, origin = dossier.account, dossier.account_origin
+    if not account["held_out"]:
+        return ()
+    by = Figure(str(account.get("group_by") or "content"), f"{origin}.group_by")
+    proof = account.get("split")
+    shared = (", with ", Figure(f"{proof['on_both_sides']:,}", f"{origin}.split.on_both_sides"), " groups on both sides") if proof else ()
+    return (", split by ", by, *shared)
 
 
 def _gates(dossier: Dossier) -> tuple[Words, ...]:
@@ -189,7 +208,9 @@ def _optimisation(text: Methods, dossier: Dossier) -> None:
         _optimizer(text, dossier),
         _schedule(text, dossier),
         ("A step takes ", of("training.global_batch_size"), " packed rows."),
-        ("Gradients are clipped to a norm of ", of("training.max_grad_norm"), "."),
+        ("Gradients are clipped to a norm of ", of("training.max_grad_norm"), ".")
+        if dossier.section("training").get("max_grad_norm")
+        else ("Gradients are not clipped.",),
         ("Arithmetic is ", of("training.precision"), "; the seed is ", of("training.seed"), "."),
         (
             "Ranks share the work by ",
@@ -315,4 +336,4 @@ def _missing(text: Methods, dossier: Dossier) -> None:
     open_points = [sentence for make in SECTIONS for sentence in make(dossier).missing]
     if open_points:
         text.heading("Not measured or not stated")
-        text.lines += [*(f"- {sentence}" for sentence in open_points), ""]
+        text.lines += [*(f"- {as_markdown(sentence)}" for sentence in open_points), ""]

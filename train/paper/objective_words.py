@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from configs.schema.objective import START
 from train.board.section import Words
-from train.dossier import Dossier
+from train.dossier import Dossier, Figure, model_name
 
 _DPO = {
     "sigmoid": ("direct preference optimisation with the sigmoid loss", ("dpo",)),
@@ -55,4 +56,11 @@ def _dpo(dossier: Dossier) -> tuple[Words, list[str]]:
             ),
             [*cited, "nll"],
         )
-    return (*sentence, "; the reference model is ", of("objective.reference")), cited
+    return (*sentence, "; the reference model is ", _reference(dossier)), cited
+
+
+def _reference(dossier: Dossier) -> Figure:
+    """Returns the reference model by its name: a paper does not say where files lie on this machine."""
+    path = str(dossier.section("objective").get("reference", START))
+    name = "the model that training started from" if path == START else model_name(path)
+    return Figure(name, f"{dossier.config_origin}: objective.reference")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,12 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # After the end of a row these two would be its optional argument and its star.
+    "[": "{[}",
+    "*": "{*}",
 }
+# Fonts join these into dashes and quotes.
+_LIGATURE = re.compile(r"([-'`])(?=\1)")
 # Of the configuration; those of `data` and `model` that say how rows become tokens.
 _SECTIONS = ("model", "adapter", "data", "objective", "training", "optimizer", "lr_scheduler")
 _NOT_SHOWN = (
@@ -62,7 +68,8 @@ class PaperTable:
 
 def escape(text: str) -> str:
     """Returns text as LaTeX sets it, character for character."""
-    return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+    plain = "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+    return _LIGATURE.sub(r"\1{}", plain)
 
 
 def results(dossier: Dossier) -> PaperTable:

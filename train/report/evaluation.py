@@ -7,8 +7,8 @@ from typing import Any
 
 from configs.jsonlines import read_lines
 from configs.runfolder import RunFolder
-from train.evaluation_file import read_scores
-from train.report.figures import as_svg, new_figure
+from train.evaluation_file import is_share, read_scores
+from train.report.figures import as_svg, drawable, new_figure
 from train.report.section import Section
 
 # Of each task of the run's own model, and characters of each text.
@@ -50,7 +50,7 @@ def draw(scores: Scores) -> str:
     bars = [
         (f"{name}: {task} {metric}", figure)
         for name, task, metric, figure in _figures(scores)
-        if metric.split("/")[0] not in ("loss", "perplexity", "margin") and figure["low"] is not None
+        if is_share(metric) and figure["low"] is not None
     ][:SHOWN_BARS]
     if not bars:
         return ""
@@ -59,7 +59,7 @@ def draw(scores: Scores) -> str:
     for number, (_, bar) in enumerate(bars):
         reach = [[max(0.0, bar["value"] - bar["low"])], [max(0.0, bar["high"] - bar["value"])]]
         axes.errorbar([bar["value"]], [number], xerr=reach, fmt="o", color="C0", markersize=4, capsize=3)
-    axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
+    axes.set_yticks(range(len(bars)), [drawable(name) for name, _ in bars], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("share of items, with its 95 % interval")
@@ -86,7 +86,7 @@ def _differences(scores: Scores) -> list[str]:
         for other, tasks in score.get("comparisons", {}).items():
             for task, metrics in tasks.items():
                 found += [
-                    f"{task} {metric}: {name} minus {other} is {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}, "
+                    f"{task} {metric}: {name} minus {other} is {one['value']:+.4f} ({_reach(one)}, "
                     f"p {one['p']:.3g}, {one['test']}, {one['n']:,} items)."
                     for metric, one in metrics.items()
                 ]
@@ -111,8 +111,13 @@ def _number(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
+def _reach(difference: Mapping[str, Any]) -> str:
+    low, high = difference["low"], difference["high"]
+    return "no interval" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+
+
 def _interval(figure: Mapping[str, Any]) -> str:
-    return f"{_number(figure['low'])} to {_number(figure['high'])}"
+    return "-" if figure["low"] is None else f"{_number(figure['low'])} to {_number(figure['high'])}"
 
 
 def _text(value: Any) -> str:

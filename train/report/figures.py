@@ -69,3 +69,8 @@ def compare_losses(runs: Mapping[str, Lines]) -> str:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8)
     return as_svg(figure)
+
+
+def drawable(name: str) -> str:
+    """Returns a label that matplotlib draws as it stands: its own font has no Chinese, and `$` would begin mathematics."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in name).replace("$", r"\$")

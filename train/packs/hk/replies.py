@@ -35,7 +35,8 @@ def is_cantonese(text: str) -> bool:
         return False
     from cantofilter import judge as verdict
 
-    label = str(getattr(verdict(text), "value", verdict(text)))
+    found = verdict(text)
+    label = str(getattr(found, "value", found))
     if label in ("cantonese", "mandarin"):
         return label == "cantonese"
     return str(_identifier().classify(text)[0]) == "yue"
