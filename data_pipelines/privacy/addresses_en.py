@@ -43,6 +43,6 @@ def find(text: str) -> Iterator[Match]:
     """Yields addresses: a numbered street, or a flat or floor with something behind it."""
     for found in _ADDRESS.finditer(text):
         if re.search(r"\d", found.group()):
-            yield Match("address_en", found.start(), found.end(), Certainty.SHAPE)
+            yield Match("address_en", found.start(), found.end(), Certainty.CONTEXT)
     for found in _IN_DISTRICT.finditer(text):
-        yield Match("address_en", found.start(), found.end(), Certainty.SHAPE)
+        yield Match("address_en", found.start(), found.end(), Certainty.CONTEXT)

@@ -13,6 +13,7 @@ from data_pipelines.privacy import (
     money,
     names_en,
     names_zh,
+    numbers,
     phones,
     records,
 )
@@ -26,6 +27,7 @@ _NEED_DIGITS: tuple[Detector, ...] = (
     phones.find,
     money.find,
     records.find,
+    numbers.find,
     addresses_en.find,
 )
 _HAN_FIRST, _HAN_LAST = "\u4e00", "\u9fff"
