@@ -151,6 +151,13 @@ NODECHECK = (
     "tests/slurm/cluster.py",
     "tests/slurm/nodecheck.py",
 )
+ICD_PAIRS = (
+    "data_pipelines/corpora/icd_pairs.py",
+    "data_pipelines/formats/preference.py",
+    "train/objectives/dpo.py",
+    "train/objectives/pairs.py",
+    "tests/runs/icd_preference.py",
+)
 CHAINED = (
     "cli/chain.py",
     "cli/chain_launch.py",
@@ -256,6 +263,11 @@ def chains() -> dict[str, Any]:
     return {name: python("tests.chains.both_ways", name) for name in ("hkgai", "oncology")}
 
 
+def icd_preference() -> dict[str, Any]:
+    """SmolLM2 on sibling ICD-10-CM codes, three seeds: above the model it began from, above words and length."""
+    return python("tests.runs.icd_preference")
+
+
 def python(*arguments: str) -> dict[str, Any]:
     """Runs a module of ours in a fresh process and returns the counts that it prints last."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -278,6 +290,7 @@ SHARDS = {
     },
     "slurm-goodput": Shard(GOODPUT, goodput, 0),
     "nodecheck": Shard(NODECHECK, nodecheck, 0),
+    "icd-preference": Shard(ICD_PAIRS, icd_preference, 1),
     "chains": Shard(CHAINED, chains, 1),
     "resharding": Shard(RESHARDING, resharding, 1),
     **{f"slurm-{name}": Shard(QUEUE, partial(through_the_queue, name, count), 3) for name, count in SLURM_COUNTS.items()},

@@ -95,19 +95,26 @@ def length_only(rows: list[Row]) -> Float64:
 
 def sureness(features: Any, categories: list[str], seed: int) -> Float64:
     """Returns how probable a logistic regression finds each chosen answer, fitted without the pair's category. `[n]`"""
-    from scipy.sparse import issparse, vstack
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
     from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]
 
     found = np.zeros(len(categories))
-    stack = vstack if issparse(features) else np.concatenate
     for fitted, asked in GroupKFold(_FOLDS, shuffle=True, random_state=seed).split(categories, groups=categories):
-        mine = features[fitted]
-        # Both orders of each pair, so that the order itself says nothing.
-        labels = np.repeat([1, 0], len(fitted))
-        model = LogisticRegression(fit_intercept=False, max_iter=300).fit(stack([mine, -mine]), labels)
-        found[asked] = model.predict_proba(features[asked])[:, 1]
+        found[asked] = fitted_sureness(features, fitted, asked)
     return found
+
+
+def fitted_sureness(features: Any, fitted: NDArray[np.int64], asked: NDArray[np.int64]) -> Float64:
+    """Returns how probable a logistic regression, fitted on rows `fitted`, finds the chosen answers of rows `asked`."""
+    from scipy.sparse import issparse, vstack
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+    stack = vstack if issparse(features) else np.concatenate
+    mine = features[fitted]
+    # Both orders of each pair, so that the order itself says nothing.
+    labels = np.repeat([1, 0], len(fitted))
+    model = LogisticRegression(fit_intercept=False, max_iter=300).fit(stack([mine, -mine]), labels)
+    sure: Float64 = model.predict_proba(features[asked])[:, 1]
+    return sure
 
 
 def measure(rows: list[Row]) -> dict[str, Float64]:
