@@ -73,6 +73,11 @@ class DataSection:
     privacy_key: str | None = setting(
         None, identity=False, help="File (mode 0600) with the secret of `privacy: mask`; null: $AISC_PRIVACY_KEY. It is stored nowhere."
     )
+    presidio: str | None = setting(
+        None,
+        identity=True,
+        help="Presidio beside the rules of `privacy` (pip install 'aisc-finetune[presidio]'): patterns, or the name or folder of a spaCy model of yours, which finds persons too; null: rules alone.",
+    )
     duplicates: str = setting(
         "refuse",
         identity=True,
@@ -106,6 +111,8 @@ class DataSection:
             found.append(f"data.sequence_length={self.sequence_length}: expected 8 or more")
         if self.limit is not None and self.limit < 1:
             found.append(f"data.limit={self.limit}: expected 1 or more, or null")
+        if self.presidio is not None and self.privacy == "off":
+            found.append(f"data.presidio={self.presidio}: nothing is looked for while data.privacy=off; give data.privacy=report, mask or drop")
         if not 0.5 <= self.duplicate_similarity <= 1:
             found.append(f"data.duplicate_similarity={self.duplicate_similarity}: expected 0.5 to 1")
         if self.max_bad_rows < 0:

@@ -11,15 +11,16 @@ from data_pipelines.privacy.kinds import Certainty, Match
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
 _HAN = "[〇零一二三四五六七八九十廿卅]"
 _WEEKDAY = r"(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?,? )?"
+# Digits may stand apart, as in the boxes of a form.
+_YEAR, _SHORT, _DAY = r"(?:1 ?[89]|2 ?0) ?\d ?\d", r"\d ?\d(?!\d)", r"\d(?: ?\d)?"
+_MARK, _GAP = r" {0,2}[-/.] {0,2}", r"[ /,.-]{0,2}"
 DATE = (
-    rf"{_WEEKDAY}"
-    r"(?:(?:18|19|20)\d\d ?[-/.] ?\d{1,2} ?[-/.] ?\d{1,2}(?!\d)|\d{1,2} ?[-/.] ?\d{1,2} ?[-/.] ?(?:(?:18|19|20)\d\d|\d\d)(?!\d)"
-    rf"|\d{{1,2}} ?(?:st|nd|rd|th)?(?: day)?(?: of)?[ /-]?{_MONTH},?[ /-]?(?:(?:18|19|20)\d\d|\d\d)(?!\d)"
-    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:18|19|20)\d\d"
-    r"|(?:18|19|20)\d\d ?年 ?\d{1,2} ?月 ?\d{1,2} ?[日號号]|(?:民國|民国) ?\d{1,3} ?年 ?\d{1,2} ?月 ?\d{1,2} ?[日號号]"
-    rf"|(?:18|19|20)\d\d[ -]{_MONTH}[ -]\d{{1,2}}(?!\d)|\d{{2}} ?年 ?\d{{1,2}} ?月 ?\d{{1,2}} ?[日號号]"
-    rf"|{_HAN}{{4}}年{_HAN}{{1,3}}月{_HAN}{{1,3}}[日號号]|(?:18|19|20)\d\d[01]\d[0-3]\d(?!\d)|[0-3]\d[01]\d(?:19|20)\d\d(?!\d)"
-    r"|(?:18|19|20)\d\d ?年 ?\d{1,2} ?月(?:份)?|(?:18|19|20)\d\d[,/ -]{1,2}\d{1,2}[,/ -]{1,2}\d{1,2}(?!\d)|\d{1,2} \d{1,2} (?:19|20)\d\d(?!\d))"
+    rf"{_WEEKDAY}(?:{_YEAR}{_MARK}{_DAY}{_MARK}{_DAY}(?!\d)|{_DAY}{_MARK}{_DAY}{_MARK}(?:{_YEAR}|{_SHORT})(?!\d)"
+    rf"|{_DAY} ?(?:st|nd|rd|th)?(?: day)?(?: of)?{_GAP}{_MONTH}{_GAP}(?:{_YEAR}|{_SHORT})(?!\d)"
+    rf"|{_MONTH}{_GAP}{_DAY}(?:st|nd|rd|th)?,?{_GAP}{_YEAR}|{_YEAR}{_GAP}{_MONTH}{_GAP}{_DAY}(?!\d)"
+    rf"|(?:{_YEAR}|(?:民國|民国)? ?{_DAY}\d?) ?年 ?{_DAY} ?月 ?{_DAY} ?[日號号]?"
+    rf"|(?:民國|民国)?{_HAN}{{2,4}}年{_HAN}{{1,3}}月{_HAN}{{1,3}}[日號号]?|(?:18|19|20)\d\d[01]\d[0-3]\d(?!\d)|[0-3]\d[01]\d(?:19|20)\d\d(?!\d)"
+    rf"|{_YEAR} ?年 ?{_DAY} ?月(?:份)?|(?:18|19|20)\d\d[,/ -]{{1,2}}\d{{1,2}}[,/ -]{{1,2}}\d{{1,2}}(?!\d)|\d{{1,2}} \d{{1,2}} (?:19|20)\d\d(?!\d))"
 )
 _WORD = (
     r"(?:\bD\.? ?O\.? ?B\b\.?|\bB\.? ?D\b\.?|date[ _-]?of[ _-]?birth|birth[ _-]?date|birth[ _-]?day|year of birth|\bdate born|\bborn|\bbirth|\bb\.|"
@@ -37,10 +38,10 @@ _AFTER = re.compile(
 )
 _SEX = r"(?:\b(?:male|female|m|f)\b|男性?|女性?)"
 _AGE = r"(?:\b(?:aged?|age[d:]?) ?\d{1,3}\b|\d{1,3} ?(?:歲|岁|\by/?o\b|yrs?\b|years?[ -]old))"
-_GAP = r"[ ,|;/()\t-]{0,4}"
+_BETWEEN = r"[ ,|;/()\t-]{0,4}"
 _LAST_CENTURY = re.compile(r"(?<!\d)(?:18|19)\d\d(?!\d)|^(?:18|19)\d{6}$|(?:18|19)\d\d$|[〇零一二三四五六七八九]{4}年")
 # A date right beside a person's sex or age, in a line about a person, is a birth.
-_BESIDE = re.compile(rf"(?:(?<!\d){_SEX}{_GAP}(?P<value>{DATE})|{_AGE} ?\([ ]?(?P<value3>{DATE})|(?P<value2>{DATE}){_GAP}(?:{_SEX}|{_AGE}))", re.IGNORECASE)
+_BESIDE = re.compile(rf"(?:(?<!\d){_SEX}{_BETWEEN}(?P<value>{DATE})|{_AGE} ?\([ ]?(?P<value3>{DATE})|(?P<value2>{DATE}){_BETWEEN}(?:{_SEX}|{_AGE}))", re.IGNORECASE)
 
 _DATE = re.compile(rf"(?<![A-Za-z0-9]){DATE}", re.IGNORECASE)
 # What a date is said to be, from a little farther off.

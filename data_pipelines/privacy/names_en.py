@@ -10,7 +10,7 @@ from data_pipelines.privacy.surnames import FIRST_EN, HONG_KONG, LAST_EN, NOT_NA
 
 _WORD = r"(?:[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)*|[A-Z]{2,}(?:[-'][A-Z]{2,})*|[A-Z]'[A-Z][a-z]+|Ma?c[A-Z][a-z]+)"
 _INITIALS = r"(?:[A-Z]\.?[ ]?){1,3}"
-_NAME = rf"(?:{_INITIALS} ?)?{_WORD}(?:,? (?:[A-Z]\.? )?{_WORD}){{0,3}}(?: [A-Z]\.?[A-Z]?\.?(?![A-Za-z]))?"
+_NAME = rf"(?:{_INITIALS} ?)?{_WORD}(?:,? {{1,3}}(?:[A-Z]\.? )?{_WORD}){{0,3}}(?: [A-Z]\.?[A-Z]?\.?(?![A-Za-z]))?"
 _LABELS = (
     r"patient(?:'s)? name|full name|name of patient|name|patient|pt|next of kin|NOK|contact person|emergency contact|spouse|wife|husband|daughter|"
     r"son|mother|father|brother|sister|carer|caregiver|guardian|referred by|attending|physician|surgeon|doctor|consultant|account holder|"
@@ -25,7 +25,7 @@ _TITLED = re.compile(rf"(?<![A-Za-z])(?:Mr|Mrs|Ms|Miss|Mdm|Madam|Dr|Prof|Profess
 _LABELLED = re.compile(
     rf"(?<![A-Za-z])(?i:{_LABELS})(?![a-z])[ ]?(?:\([^()\n]{{1,12}}\))?[\"' ]{{0,2}}(?:is|was|[:=,\n(|>/-]|係|是|為|为|叫)?[\"' \n]{{0,3}}(?:Mr|Mrs|Ms|Miss|Dr|Prof)?\.? ?(?P<value>{_NAME})"
 )
-_RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {_WORD}){{1,4}})(?![A-Za-z@-])")
+_RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {{1,3}}{_WORD}){{1,4}})(?![A-Za-z@-])")
 # Words around a person: two capitalised words between them, or beside one of them, are a name.
 _SAID_BEFORE = (
     r"(?i:spoke (?:to|with)|discussed [a-z ]{0,20}with|signed by|thank you|thanks|informed|notified|told|rang|called|phoned|met|saw|cc|copy to|wishes,?|"
@@ -51,7 +51,11 @@ _BEFORE_LAST = frozenset(["Left", "Right", "Upper", "Lower", "North", "South", "
 # In messages without capitals: a title and a surname of Hong Kong, or the word for a patient and three syllables.
 _SMALL = re.compile(r"(?<![A-Za-z])(?:mr|mrs|ms|miss|dr|pt|patient|name:?)\.? (?P<value>[a-z]{2,6}(?: [a-z]{2,6}){0,2})(?![A-Za-z-])")
 
-_SMALL_WORDS = frozenset("can was has had he she me in on an a to so do no we i is re ga will then than been been her him his come came have here more pain per bed age via man men one".split())
+# Letters apart, as forms print them: `C H A N  T A I  M A N`.
+_APART = re.compile(r"(?<![A-Za-z])[A-Z](?: [A-Za-z]){2,}(?: {2,3}[A-Z](?: [A-Za-z])+){1,3}(?![A-Za-z])")
+_SMALL_WORDS = frozenset(
+    ["can", "was", "has", "had", "he", "she", "me", "in", "on", "an", "a", "to", "so", "do", "no", "we", "i", "is", "re", "ga", "her", "him", "his", "come", "have", "more", "pain", "bed", "age", "via", "man", "men", "one"]
+)
 
 
 def find(text: str) -> Iterator[Match]:
@@ -62,6 +66,8 @@ def find(text: str) -> Iterator[Match]:
         yield from _trimmed(text, found, Certainty.LABEL, least=1)
     for found in _LABELLED.finditer(text):
         yield from _trimmed(text, found, Certainty.LABEL, least=2)
+    for found in _APART.finditer(text):
+        yield Match("name_en", found.start(), found.end(), Certainty.CONTEXT)
     for found in _SMALL.finditer(text):
         yield from _small(found)
     for found in _SAID.finditer(text):

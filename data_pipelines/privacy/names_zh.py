@@ -33,6 +33,10 @@ _THEN = r"今年|今次|現年|现年|年|主訴|主诉|因|患|有|確診|确�
 _SAID = re.compile(
     rf"(?:(?:{_TOLD})[ :]?(?P<told>{_SURNAME}{_GIVEN}{{1,2}})(?=[^\u4e00-\u9fff]|$|{_THEN})|(?:^|[。,;\n.] ?)(?P<first>{_PLAIN}{_GIVEN}{{1,2}})(?={_THEN}))"
 )
+# Characters apart, as forms and typists put them: `陳 大 文`, not within a whole sentence written so; `陳 大文`.
+_APART = re.compile(
+    rf"(?<!{_HAN} )(?<!{_HAN}  )(?P<value>{_SURNAME} {{1,3}}{_OTHER} {{1,3}}{_OTHER}(?! {{1,3}}{_HAN} )|(?:{_PLAIN}) {{1,3}}{_GIVEN}{_OTHER}(?!{_HAN}))"
+)
 # Right before a person's sex, age or number, or in a cell of a table: any characters may follow the surname.
 _FACTS = re.compile(
     rf"(?<!{_HAN})(?P<value>{_SURNAME}{_OTHER}{{1,2}})(?= ?[,、|/(;\t ]{{1,3}}(?:[男女]|\d{{1,3}} ?[歲岁]|\d{{1,3}} ?/? ?[MF]\b|[MF] ?/|[MF]\b|male|female|HKID|[A-Z]{{1,2}}\d{{6}}|身份證|身份证|出生|DOB|[1-9]\d{{7}}|\d{{4}}-\d\d))",
@@ -67,6 +71,8 @@ def find(text: str) -> Iterator[Match]:
         group = "told" if found["told"] else "first"
         if not found[group].startswith(_NO_NAMES):
             yield Match("name_zh", found.start(group), found.end(group), Certainty.SHAPE)
+    for found in _APART.finditer(text):
+        yield Match("name_zh", found.start("value"), found.end("value"), Certainty.CONTEXT)
     for found in _FACTS.finditer(text):
         if not found["value"].startswith(_NO_NAMES):
             yield Match("name_zh", found.start("value"), found.end("value"), Certainty.CONTEXT)

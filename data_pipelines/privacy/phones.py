@@ -10,8 +10,10 @@ from data_pipelines.privacy.numbers import OTHER, PHONE, said
 
 _HK_PREFIX = r"(?:\(? ?(?:\+|0 ?0)? ?8 ?5 ?2 ?\)?[ -]{0,3})"
 _HK_LOCAL = r"[2-9]\d{3}[ -]{0,2}\d{4}|[2-9](?:[ -]{1,3}\d){7}|[2-9]\d[ -]\d\d[ -]\d\d[ -]\d\d|[2-9]\d\d[ -]\d\d\d[ -]\d\d"
+# Any grouping, where a word or prefix says that it is a telephone.
+_HK_LOOSE = r"[2-9](?:[ .-]{0,3}\d){7}"
 _EDGE = r"(?<![A-Za-z0-9.])(?<!\d[-/])"
-_HK = re.compile(rf"{_EDGE}(?P<prefix>{_HK_PREFIX})?(?P<local>{_HK_LOCAL})(?![A-Za-z0-9])(?!-\d)(?!\.\d)")
+_HK = re.compile(rf"{_EDGE}(?P<prefix>{_HK_PREFIX})?(?P<local>{_HK_LOCAL}|(?P<loose>{_HK_LOOSE}))(?![A-Za-z0-9])(?!-\d)(?!\.\d)")
 _MOBILE = r"1[ -]?[3-9][ -]?\d(?:[ -]{0,3}\d){8}"
 # The mainland's lines: an area code with its 0 (left out behind +86), a gap, seven or eight digits.
 _AREA = r"(?:1 ?0|2 ?\d|[3-9] ?\d ?\d)"
@@ -37,7 +39,7 @@ def find(text: str) -> Iterator[Match]:
         named = said(text, found.start(), found.end())
         if found["prefix"] or named == PHONE:
             yield Match("phone_hk", found.start(), found.end(), Certainty.LABEL)
-        elif named is None and _looks_like_hk(text, found):
+        elif named is None and not found["loose"] and _looks_like_hk(text, found):
             yield Match("phone_hk", found.start(), found.end(), Certainty.SHAPE)
 
 
