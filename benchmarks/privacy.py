@@ -32,7 +32,7 @@ from tests.privacy.score_blind import NAMES, matches, score_notes
 from tests.privacy.score_blind import alarms as blind_alarms
 from tests.privacy.values_blind import Note
 
-SEED, PER_KIND = 7, 160
+SEED, PER_KIND = 7, 200
 CLEAN = 10_000
 CACHE = ROOT / ".cache" / "packages"
 PAGE = ROOT / "docs" / "privacy.md"
@@ -50,12 +50,12 @@ FLOORS: dict[str, tuple[float, float]] = {
     "email": (0.98, 0.98),
     "card": (0.97, 0.95),
     "bank_account": (0.86, 0.97),
-    "medical_record": (0.68, 0.96),
+    "medical_record": (0.64, 0.96),
     "hospital_number": (0.86, 0.93),
     "birth_date": (0.55, 0.97),
     "address_zh": (0.95, 0.97),
     "address_en": (0.97, 0.97),
-    "name_zh": (0.78, 0.72),
+    "name_zh": (0.82, 0.80),
     "name_en": (0.82, 0.96),
 }
 BLIND_FLOORS: dict[str, tuple[float, float]] = {
@@ -218,7 +218,8 @@ def blind_tables(result: dict[str, Any]) -> list[str]:
         values += [beside["recall"], beside["precision"]] if beside else []
         lines.append(f"| {row['name']} | {row['labels']} | " + " | ".join(f"{value:.3f}" for value in values) + (" |" if beside else " | - | - |"))
     lines += ["", "| blind set | recall, all but names | precision | recall, names | precision |", "|---|--:|--:|--:|--:|"]
-    parts = {"all": rules["totals"]} | ({"all, with Presidio": both["totals"]} if both else {}) | rules["languages"] | rules["variants"]
+    parts = {"all": rules["totals"]} | ({"all, with Presidio": both["totals"]} if both else {})
+    parts |= {f"{part}: {key}": one for part in ("languages", "variants") for key, one in rules[part].items()}
     for name, found in parts.items():
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{value:.3f}" for value in found.values()) + " |")
     alarms_by = ", ".join(f"{kind} {count}" for kind, count in rules["false_alarms"].items())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError
+from configs.schema.data import PRESIDIO_MISSING
 from data_pipelines.privacy.kinds import Certainty, Match
 
 # data.presidio: this word, or a spaCy model.
@@ -35,7 +36,7 @@ def check(model: str) -> None:
     try:
         version("presidio-analyzer")
     except PackageNotFoundError:
-        raise DataError(f"data.presidio={model}: Presidio is not installed here:  pip install 'aisc-finetune[presidio]'") from None
+        raise DataError(f"data.presidio={model}: {PRESIDIO_MISSING}") from None
     if model != PATTERNS and _folder(model) is None:
         raise DataError(
             f"data.presidio={model}: neither an installed spaCy model nor a folder of one (with meta.json); install or copy it first, "
