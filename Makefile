@@ -8,8 +8,13 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait do not spin: on a shared machine spinning slows everybody down, several times over.
 export OMP_WAIT_POLICY := passive
+# Each part says what it took: bash's own `time`.
+SHELL := /bin/bash
+export TIMEFORMAT := (%0R s, of CPU %0U + %0S s)
+# One thread a process, but for tests/chain: models are tiny, and two threads wait for each other longer than they compute.
+PYTEST := time OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: demo oncology chains test lint unit privacy pages runs distributed prove kills chain slurm bench-small soak bench bundle evidence clean
+.PHONY: demo oncology chains test corpora lanes lint unit privacy pages runs distributed prove kills faults chain slurm bench-small soak bench bundle evidence clean
 
 demo: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/python -m data_pipelines.corpora.hkcancor
@@ -30,9 +35,21 @@ chains: $(INSTALLED) .cache/demo/smollm2/config.json
 	$(BIN)/aisc train experiment=hkgai_chain
 	$(BIN)/aisc train experiment=oncology_chain
 
-test: lint unit privacy pages runs distributed kills faults prove chain slurm bench-small
+# The short checks first, on all cores: what fails, fails in minutes. Then the long ones, in two lanes.
+test: lint unit privacy pages corpora lanes
 
-# The short checks first: what fails, fails in two minutes.
+# Most parts keep one core busy, tests/slurm less: two at a time take little longer than the longer one. What waits (slurm,
+# faults, kills) comes beside what computes on one core, and before tests/distributed, whose ranks fill both. What a part
+# says comes when it ends.
+LANES := slurm chain faults kills runs distributed prove bench-small
+lanes: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target $(LANES)
+
+# Before the lanes, so that no two parts write them at once.
+corpora: $(INSTALLED) .cache/demo/smollm2/config.json
+	$(BIN)/python -m data_pipelines.corpora.hkcancor
+	$(BIN)/python -m data_pipelines.corpora.oncology
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -40,42 +57,42 @@ lint: $(INSTALLED)
 	-$(BIN)/python -m benchmarks.evidence check
 
 unit: $(INSTALLED) .cache/demo/smollm2/config.json
-	$(BIN)/python -m pytest -q tests/unit
+	$(PYTEST) --numprocesses=2 --dist=loadfile tests/unit
 
 # Identifiers of people in notes of three languages: what is found, what is not, false alarms on real sentences.
 privacy: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/privacy
+	$(PYTEST) tests/privacy
 
 # The report and the board page in a real browser without a window: apt-get installs it when missing, as root. In CI never left out.
 pages: $(INSTALLED)
 	@status=0; $(BIN)/python -m tests.pages.packages || status=$$?; \
-	case $$status in 0) $(BIN)/python -m pytest -q tests/pages ;; 3) ;; *) exit $$status ;; esac
+	case $$status in 0) $(PYTEST) tests/pages ;; 3) ;; *) exit $$status ;; esac
 
 runs: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/runs tests/chains
+	$(PYTEST) tests/runs tests/chains
 
 distributed: $(INSTALLED) .cache/demo/smollm2/config.json
-	$(BIN)/python -m pytest -q tests/distributed
+	$(PYTEST) tests/distributed
 
 # Planted bugs are named, sound configurations and the shipped experiments pass.
 prove: $(INSTALLED) .cache/demo/smollm2/config.json
-	$(BIN)/python -m pytest -q tests/prove
+	$(PYTEST) tests/prove
 
 kills: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/kills
+	$(PYTEST) tests/kills
 
 # Killed, suspended, failing ranks under torchrun.
 faults: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/faults
+	$(PYTEST) tests/faults
 
 # The main job on real input, and what it leaves.
 chain: $(INSTALLED) .cache/demo/smollm2/config.json
-	$(BIN)/python -m pytest -q tests/chain
+	time $(BIN)/python -m pytest -q tests/chain
 
 # A real Slurm of three nodes on this machine: installed through apt-get when missing, as root. In CI ($CI) never left out.
 slurm: $(INSTALLED)
 	@status=0; $(BIN)/python -m tests.slurm.packages || status=$$?; \
-	case $$status in 0) $(BIN)/python -m pytest -q tests/slurm ;; 3) ;; *) exit $$status ;; esac
+	case $$status in 0) $(PYTEST) tests/slurm ;; 3) ;; *) exit $$status ;; esac
 
 # Full counts, in shards that continue where they stopped; each writes docs/evidence/NAME.json.
 soak: $(INSTALLED)

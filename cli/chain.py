@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cli.chain_plan import ChainPlan, make_plan, write_chain
+from cli.chain_plan import ChainPlan, known_stages, make_plan, write_chain
 from cli.chain_table import show_chain
 from cli.configured import checked_here
 from cli.screens import console, split_values
 from configs.chain import RELEASE
 from launch.chain import StageState
+from launch.chain_alive import check_not_queued
 from launch.chain_local import EXIT_CONTINUE, EXIT_DONE, Runner, run_stages
+from launch.slurm_client import has_slurm
 from launch.submit import aisc_command
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ def train(arguments: Sequence[str]) -> int:
         screen.print(Text(f"\nstage {number} of {total}  {stage.name}   {note}".rstrip(), style="bold"), soft_wrap=True)
 
     with chain.held():
+        if has_slurm() and known_stages(chain):
+            check_not_queued(chain)
         write_chain(plan, "train", arguments)
         runner = Runner(chain, aisc_command())
         code = run_stages(chain, plan.words, runner, tell)

@@ -9,14 +9,18 @@ from configs.errors import UserError
 from launch.chain import ChainFolder, begin
 from launch.chain_queue import end_job, refuse_job
 
+# Words after each step; a job that waited while this program was renewed says no code.
+STEPS = {"begin": (2,), "end": (2, 3)}
+
 
 def main(arguments: list[str]) -> int:
     """Runs one step; returns the exit code."""
-    if len(arguments) != 3 or arguments[0] not in ("begin", "end"):
-        raise UserError("aisc chain: for the scripts that aisc launch writes; expected begin|end CHAIN STAGE")
-    chain, name = ChainFolder(Path(arguments[1])), arguments[2]
-    if arguments[0] == "end":
-        print(end_job(chain, name), flush=True)
+    step, given = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if step not in STEPS or len(given) not in STEPS[step] or (step == "end" and "SLURM_JOB_ID" not in os.environ):
+        raise UserError("aisc chain: for the scripts that aisc launch writes; expected, in a job: begin CHAIN STAGE, or end CHAIN STAGE CODE")
+    chain, name = ChainFolder(Path(given[0])), given[1]
+    if step == "end":
+        print(end_job(chain, name, int(given[2]) if len(given) > 2 else None, os.environ), flush=True)
         return 0
     try:
         begin(chain, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.chain import show_plan
-from cli.chain_plan import ChainPlan, StagePlan, make_plan, write_chain
+from cli.chain_plan import ChainPlan, StagePlan, known_stages, make_plan, new_states, write_chain
 from cli.configured import GivenForCluster, checked_for_cluster
 from cli.counting import count_data
 from cli.launch import HASHED_HERE, Prepared
@@ -19,7 +19,8 @@ from configs.errors import ConfigError, LaunchError
 from configs.memory import model_of
 from data_pipelines.index import find_prepared
 from launch.chain import StageState, is_done
-from launch.chain_queue import StageJobs, render_verb, submit_chain, with_end, with_hand_on
+from launch.chain_alive import check_told
+from launch.chain_queue import StageJobs, render_verb, submit_chain, with_hand_on
 from launch.chain_states import JOB_STAGES
 from launch.directives import directive_problems, known_options
 from launch.plan import budget_problem
@@ -54,6 +55,7 @@ def launch(arguments: Sequence[str]) -> int:
         show_scripts(screen, jobs)
         return 0
     with plan.chain.held():
+        check_told(plan.chain, known_stages(plan.chain), new_states(plan))
         chain = write_chain(plan, "launch", arguments)
         states = {stage.name: stage for stage in chain.info().stages}
         todo = left_to_do(plan, jobs, states)
@@ -99,7 +101,7 @@ def jobs_of(plan: ChainPlan, prepared: Sequence[Prepared]) -> list[StageJobs]:
     found = []
     for number, (stage, one) in enumerate(zip(plan.stages, prepared, strict=True)):
         text = render(with_hand_on(one.launch, plan.chain.path, stage.name))
-        train = Script("train", with_end(text, plan.chain.path, stage.name), one.shape.nodes, one.shape.gpus_per_node)
+        train = Script("train", text, one.shape.nodes, one.shape.gpus_per_node)
         scripts = stage_scripts(
             one.config, one.site, one.shape, one.folder.path, one.launch.command, train=train, is_prepared=number == 0 and is_prepared(one)
         )
@@ -110,7 +112,7 @@ def jobs_of(plan: ChainPlan, prepared: Sequence[Prepared]) -> list[StageJobs]:
         key = JOB_STAGES[name]
         made = stage_launch(last.config, last.site, last.shape, last.folder.path, last.launch.command, key)
         made = dataclasses.replace(with_hand_on(made, plan.chain.path, name), name=f"{plan.chain.name}-{name}")
-        text = with_end(render_verb(made, key, [VERB[name], *words]), plan.chain.path, name)
+        text = render_verb(made, key, [VERB[name], *words])
         script = Script(key, text, 1, made.shape.gpus_per_node)
         found.append(StageJobs(name, name, last.folder.path, freeze(last.config), [script]))
     return found
@@ -124,8 +126,14 @@ def is_prepared(one: Prepared) -> bool:
 
 
 def left_to_do(plan: ChainPlan, jobs: Sequence[StageJobs], states: dict[str, StageState]) -> list[StageJobs]:
-    """Returns the stages that are not done; those that are have been verified."""
-    return [stage for stage in jobs if not is_done(plan.chain, states[stage.name])]
+    """Returns the stages that are not done; those that are have been verified.
+
+    Behind a training that has to run every stage is asked again: its job compares the model that it began from.
+    """
+    for number, one in enumerate(jobs):
+        if one.kind == "train" and not is_done(plan.chain, states[one.name]):
+            return list(jobs[number:])
+    return [one for one in jobs if one.kind != "train" and not is_done(plan.chain, states[one.name])]
 
 
 def show_shapes(screen: Console, plan: ChainPlan, prepared: Sequence[Prepared]) -> None:

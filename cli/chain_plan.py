@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
+import itertools
 import json
 import shlex
 import time
@@ -14,13 +15,15 @@ from pathlib import Path
 
 from cli.configured import Given, GivenForCluster
 from configs import atomic
-from configs.chain import EVALUATE, RELEASE, Chain, Stage, join_problems, read_chain, with_model
+from configs.chain import EVALUATE, KEY, RELEASE, Chain, Stage, join_problems, read_chain, with_model
 from configs.compose import Attempted, freeze, identity
 from configs.errors import ConfigError, UserError
 from configs.runfolder import read_json, runs_dir
 from configs.schema import RunConfig
 from launch.chain import FILE, MODEL, ChainFolder, ChainInfo, StageState, chain_hash
 
+# Words of `cluster.stages` and the stage of a chain that does the same.
+JOBS_OF_ONE_RUN = {"eval": EVALUATE, "export": RELEASE}
 Loader = Callable[[Attempted], Given | GivenForCluster]
 
 
@@ -100,10 +103,35 @@ def check_stages(read: Chain, load: Loader) -> list[Given | GivenForCluster]:
             given.append(load(stage.attempted))
         except ConfigError as error:
             found[stage.name] = error.problems
-    problems = [*join_problems(found), *read.problems, *_unknown_tasks(read), *_missing_licences(read)]
+        found[stage.name] += _jobs_of_one_run(stage.attempted.config)
+    problems = [*join_problems(found), *read.problems, *_behind_reward(read), *_unknown_tasks(read), *_missing_licences(read)]
     if problems:
         raise ConfigError(problems)
     return given
+
+
+def _jobs_of_one_run(config: RunConfig) -> list[str]:
+    """Returns what is wrong with `cluster.stages`: of a chain, its own last stages evaluate and release."""
+    wanted = [name for name in config.cluster.stages if name in JOBS_OF_ONE_RUN]
+    if not wanted:
+        return []
+    instead = ", ".join(f"{KEY}.{JOBS_OF_ONE_RUN[name]}: {{}}" for name in wanted)
+    return [f"cluster.stages: {', '.join(wanted)}: belongs to a single run; a chain does it by a stage of its own. Leave it out and write {instead}"]
+
+
+def _behind_reward(read: Chain) -> list[str]:
+    """Returns the stages that cannot do anything with the reward model that the stage before them makes."""
+    names = [stage.attempted.config.objective.name for stage in read.stages]
+    made = "makes a reward model, which scores answers and writes none"
+    found = [
+        f"{KEY}.{stage.name}: {KEY}.{before.name} {made}; after it only objective=reward goes on. Let {before.name} be the last"
+        for (before, stage), (first, second) in zip(itertools.pairwise(read.stages), itertools.pairwise(names), strict=True)
+        if first == "reward" != second
+    ]
+    if names[-1] == "reward":
+        last = [name for name, stage in ((EVALUATE, read.evaluate), (RELEASE, read.release)) if stage is not None]
+        found += [f"{KEY}.{name}: {KEY}.{read.stages[-1].name} {made}; leave {name} out, its accuracy is in the run's report" for name in last]
+    return found
 
 
 def _unknown_tasks(read: Chain) -> list[str]:
@@ -144,12 +172,6 @@ def _identity(config: RunConfig, stages: Sequence[Stage], number: int) -> str:
 def write_chain(plan: ChainPlan, verb: str, arguments: Sequence[str]) -> ChainFolder:
     """Makes the chain's folder and the frozen configuration of each stage that is not done; one that is there goes on."""
     chain = plan.chain
-    before = {stage.name: stage for stage in chain.info().stages} if (chain.path / FILE).exists() else {}
-    states = [before.get(made.name, made) for made in new_states(plan)]
-    for number, made in enumerate(new_states(plan)):
-        if states[number].identity != made.identity or states[number].kind != made.kind:
-            states[number] = made  # evaluated or released in another way than before
-    created = float((read_json(chain.path / FILE) or {}).get("created", time.time()))
     for stage in plan.stages:
         run = chain.run_of(stage.name).path
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,8 +179,20 @@ def write_chain(plan: ChainPlan, verb: str, arguments: Sequence[str]) -> ChainFo
         if verb == "train" and not (run / "result.json").exists():
             atomic.write_file(run / "launch.yaml", freeze(stage.config))
     command = f"aisc {verb} {shlex.join(arguments)}"
-    chain.write(ChainInfo(stem=plan.stem, folder=str(Path.cwd()), command=command, created=created, stages=states))
+    with chain.changing():
+        before = {stage.name: stage for stage in known_stages(chain)}
+        states = [before.get(made.name, made) for made in new_states(plan)]
+        for number, made in enumerate(new_states(plan)):
+            if states[number].identity != made.identity or states[number].kind != made.kind:
+                states[number] = made  # evaluated or released in another way than before
+        created = float((read_json(chain.path / FILE) or {}).get("created", time.time()))
+        chain.write(ChainInfo(stem=plan.stem, folder=str(Path.cwd()), command=command, created=created, stages=states))
     return chain
+
+
+def known_stages(chain: ChainFolder) -> list[StageState]:
+    """Returns the stages in chain.json; none of a chain that nobody has begun."""
+    return chain.info().stages if (chain.path / FILE).exists() else []
 
 
 def new_states(plan: ChainPlan) -> list[StageState]:

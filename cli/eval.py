@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.eval_screen import show, show_comparison, show_forgetting, show_missing
 from cli.screens import console, split_values
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
+from configs.reward import is_classifier, no_writer
 from configs.runfolder import RunFolder, runs_dir
 from launch.runs import find_run
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "cuda")
 DEFAULT_ROWS = 4
 VALUES = ("--on", "--device", "--rows", "--against", "--limit", "--forgetting", "--base", "--output", "run.dir")
-EXIT_DONE, EXIT_TRIPPED = 0, 1
+EXIT_DONE = 0
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the verb; returns the exit code: 1 when the forgetting gate tripped."""
+    """Runs the verb; returns the exit code."""
     options, words = split_values(arguments, values=VALUES, flags=("--samples",))
     if not words:
         raise UserError("aisc eval: expected one RUN, RUN@STEP or model FOLDER, then packs or tasks")
@@ -38,6 +39,8 @@ def main(arguments: list[str]) -> int:
 
     target = find_target(words[0], parent)
     on = find_run(options["--on"], parent) if "--on" in options else target.run
+    if target.run is not None and is_classifier(target.run.path / "model"):
+        raise UserError(no_writer(target.run.path, "aisc eval"))
     config = configuration(on or target.run, options)
     against = second_target(options.get("--against"), config, parent)
     files = {name: path for name, equals, path in (word.partition("=") for word in words[1:]) if equals}
@@ -56,7 +59,11 @@ def main(arguments: list[str]) -> int:
 
 
 def score_all(target: Target, against: Target | None, asked: Asked, folder: Path, command: str, missing: list[Task]) -> int:
-    """Measures, compares, writes and shows; returns the exit code."""
+    """Measures, compares, writes and shows; returns the exit code.
+
+    Raises:
+        RunFailed: the forgetting gate tripped; everything is written and shown.
+    """
     from train.evaluation import compare, evaluate
     from train.evaluation_file import write_score
 
@@ -75,8 +82,17 @@ def score_all(target: Target, against: Target | None, asked: Asked, folder: Path
     screen.print(f"  {'written':<12}{path}", soft_wrap=True, markup=False)
     if first.score.forgetting is not None:
         show_forgetting(screen, first.score.forgetting)
-        return EXIT_TRIPPED if first.score.forgetting["tripped"] else EXIT_DONE
+        refuse_tripped(first.score.forgetting)
     return EXIT_DONE
+
+
+def refuse_tripped(found: dict[str, Any]) -> None:
+    """Raises RunFailed when the gate tripped, in one sentence for those who see no screen: a chain, a queue."""
+    if found["tripped"]:
+        raise RunFailed(
+            f"the forgetting gate tripped: loss on general text {found['loss_base']:.4f} -> {found['loss']:.4f}, with "
+            f"{found['confidence']:.0%} confidence at least {found['low']:+.4f} nats/token; bound {found['bound']:+g}"
+        )
 
 
 def configuration(run: RunFolder | None, options: dict[str, str]) -> RunConfig:
@@ -138,7 +154,7 @@ def positive(options: dict[str, str], name: str, default: int) -> int:
         UserError: it is none, or below 1.
     """
     text = options.get(name, str(default))
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{name} {text}: expected 1 or more")
     return int(text)
 

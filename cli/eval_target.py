@@ -19,10 +19,11 @@ def find_target(text: str, parent: Path) -> Target:
     path = Path(text).expanduser()
     if path.name.startswith(CHECKPOINT_PREFIX) and path.parent.name == "checkpoints":
         digits = path.name.removeprefix(CHECKPOINT_PREFIX)
-        run = path.absolute().parents[3]
-        if not digits.isdigit() or not (run / "attempts").is_dir():
+        run = next((run for run in path.absolute().parents[3:4] if (run / "attempts").is_dir()), None)
+        if run is not None and digits.isdecimal():
+            return Target(CHECKPOINT, RunFolder(run), run / "model", int(digits))
+        if not (path / "config.json").is_file():
             raise UserError(f"{text}: not the folder of a run's checkpoint")
-        return Target(CHECKPOINT, RunFolder(run), run / "model", int(digits))
     name, at, step = text.rpartition("@")
     if at and step.isascii() and step.isdigit() and not path.exists():
         run_folder = find_run(name, parent)

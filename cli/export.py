@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     licences, rest = split_licences(arguments)
     flags = ("--merge", "--release")
-    options, words = split_values(rest, values=("--dtype", "--to", "run.dir"), flags=flags)
+    options, words = split_values(rest, values=("--dtype", "--to", "--licence", "run.dir"), flags=flags)
     if len(words) != 1:
         raise UserError("aisc export: expected one RUN or model FOLDER")
     dtype = options.get("--dtype")
@@ -47,10 +47,11 @@ def split_licences(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
     rest: list[str] = []
     words = iter(arguments)
     for word in words:
-        if word != "--licence":
+        option, equals, value = word.partition("=")
+        if option != "--licence":
             rest.append(word)
             continue
-        name, _, text = next(words, "").partition("=")
+        name, _, text = (value if equals else next(words, "")).partition("=")
         if not name or not text.strip():
             raise UserError("--licence: expected SOURCE=LICENCE after it, such as --licence train=CC-BY-4.0")
         licences[name] = text.strip()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+WIDTH = 80
 GROUPS = (
     ("Start", ("init", "doctor")),
     ("Before", ("inspect", "plan", "prove", "prepare")),
@@ -212,9 +215,14 @@ def overview() -> str:
 def verb_help(name: str, topics: list[str]) -> str:
     """Returns the text of `aisc VERB --help [SECTION|KEY|all ...]`."""
     verb = VERBS[name]
-    lines = [f"aisc {name}: {verb.line}", "", *(f"  {line}" for line in verb.usage)]
+    lines = [f"aisc {name}: {verb.line}", ""]
+    for usage in verb.usage:
+        command, *said = re.split(r"(?<=\s\s)(?=\S)", usage, maxsplit=1)
+        lines += _beside(command, "".join(said))
     if verb.options:
-        lines += ["", *(f"  {option:<22} {text}" for option, text in verb.options.items())]
+        lines.append("")
+        for option, text in verb.options.items():
+            lines += _beside(f"{option:<22} ", text)
     text = "\n".join(lines) + "\n"
     if not verb.takes_keys:
         return text
@@ -222,12 +230,20 @@ def verb_help(name: str, topics: list[str]) -> str:
 
     if topics:
         return keys_help(topics)
-    tail = (
-        f"\nexperiments: {', '.join(experiments())}\n"
-        f"more: aisc {name} --help SECTION, aisc {name} --help all\n"
-        "Exit codes: 0 done, 1 failed, 2 your input, 75 saved and wants to continue, 130 interrupted at once.\n"
-    )
-    return f"{text}\nkey = default\n{keys_help(())}{tail}"
+    tail = [
+        *_beside("experiments: ", ", ".join(experiments())),
+        f"  more: aisc {name} --help SECTION, aisc {name} --help all",
+        *_beside("exit codes: ", "0 done, 1 failed, 2 your input, 75 saved and wants to continue, 130 interrupted at once"),
+    ]
+    end = "\n".join(tail)
+    return f"{text}\nkey = default\n{keys_help(())}\n{end}\n"
+
+
+def _beside(left: str, right: str) -> list[str]:
+    """Returns lines of at most 80 columns: `right` beside `left`, its further lines below its first."""
+    room = max(WIDTH - 2 - len(left), 20)
+    first, *others = textwrap.wrap(right, room) or [""]
+    return [f"  {left}{first}".rstrip(), *(f"  {' ' * len(left)}{line}" for line in others)]
 
 
 def _version() -> str:

@@ -10,6 +10,7 @@ import yaml
 
 from cli.screens import console, split_values
 from cli.translate import Translation, translate
+from cli.translate_data import DataSets
 from configs import compose
 from configs.atomic import write_file
 from configs.errors import ConfigError, UserError
@@ -149,7 +150,7 @@ def from_other(path: Path) -> tuple[str, Translation]:
         raise UserError(f"--from {path}: not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict) or not {"model_name_or_path", "base_model"} & values.keys():
         raise UserError(f"--from {path}: neither LLaMA-Factory's (model_name_or_path) nor axolotl's (base_model)")
-    found = translate(values)
+    found = translate(values, DataSets.near(values, path))
     sections: dict[str, dict[str, Any]] = {}
     for key, value in found.values.items():
         section, name = key.split(".")

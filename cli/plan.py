@@ -145,13 +145,15 @@ def _place(config: RunConfig, gpu: str | None) -> tuple[Site, Shape, Facts, Part
 
 
 def _given_count(text: str, config: RunConfig) -> Size:
-    """Returns a count of `--tokens 2.1e9` (or 2.1B): full rows, all learned."""
+    """Returns a count of `--tokens 2.1e9` (or 2.1B) of the rows themselves: full rows, all learned."""
     found = re.fullmatch(r"([0-9][0-9_.,]*(?:e[0-9]+)?)\s*([kmbt]?)", text.strip().lower())
     if found is None:
         raise UserError(f"--tokens {text}: expected a number such as 2.1e9 or 2.1B")
     number = float(found[1].replace(",", "").replace("_", "")) * 1000 ** " kmbt".index(found[2] or " ")
-    tokens = max(1, int(number))
-    return Size(tokens, tokens, max(1, -(-tokens // config.data.sequence_length)), f"--tokens {text}")
+    tokens, said = max(1, int(number)), f"--tokens {text}"
+    if config.objective.name == "kto":
+        tokens, said = 2 * tokens, f"{said}, twice: each prompt also with the next row's completion (kto)"
+    return Size(tokens, tokens, max(1, -(-tokens // config.data.sequence_length)), said)
 
 
 def _run_of(text: str, config: RunConfig) -> Path:

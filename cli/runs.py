@@ -15,6 +15,7 @@ from cli.screens import console, split_values
 from configs.atomic import write_file
 from configs.errors import UserError
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir
+from configs.values import nearest
 from launch.chain import ChainFolder, all_chains, find_chain
 from launch.chain_states import current_states
 from launch.explain import explain
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> int:
     options, words = split_values(arguments, values=values, flags=FLAGS)
     verb, names = (words[0], words[1:]) if words and words[0] in VERBS else ("list" if not words else "show", words)
     parent = runs_dir(options.get("run.dir"))
+    if verb == "show" and names is words and len(words) > 1 and not (parent / words[0]).exists() and (close := nearest(words[0], VERBS)):
+        raise UserError(f"aisc runs {words[0]}: no such word, and no run of that name; did you mean {close}?")
     screen = console()
     if verb == "list":
         list_runs(screen, parent)

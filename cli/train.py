@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cli.configured import load_checked
 from cli.screens import console, is_multirun, split_values
 from configs import compose
+from configs.reward import is_classifier, loads_with
 from configs.runfolder import RunFolder, read_json, read_metrics, runs_dir, state_of
 from configs.schema import RunConfig
 
@@ -107,7 +108,11 @@ def show_summary(screen: Console, finished: Finished) -> None:
     ]
     for key, text in rows:
         screen.print(f"  {key:<14} {text}", soft_wrap=True)
-    screen.print(f"\nnext   aisc chat {name}          aisc export {name}", soft_wrap=True)
+    if is_classifier(folder / "model"):
+        screen.print(f"\nnext   aisc verify {name}          it scores answers and writes none, so no chat and no eval:", soft_wrap=True)
+        screen.print(f"       {loads_with(folder / 'model')}", soft_wrap=True)
+    else:
+        screen.print(f"\nnext   aisc chat {name}          aisc export {name}", soft_wrap=True)
 
 
 def spell_sources(losses: dict[str, float]) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from cli import translate_alignment
+from cli.translate_data import DataSets, sources_of
 
 Values = Mapping[str, Any]
 
@@ -97,7 +101,6 @@ SHARED = {
 LLAMA_FACTORY = {
     **SHARED,
     "model_name_or_path": Rule("model.path", str),
-    "stage": Rule("objective.name", one_of(sft="sft", pt="cpt")),
     "finetuning_type": Rule("adapter.name", one_of(lora="lora", full="none")),
     "lora_rank": Rule("adapter.rank", int),
     "lora_target": Rule("adapter.target_modules", target_modules),
@@ -143,18 +146,28 @@ LENGTH_KEYS = ("num_train_epochs", "num_epochs", "max_steps")
 BATCH_KEYS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
 PRECISION_KEYS = ("bf16", "fp16", "fp32")
 DATA_KEYS = ("dataset", "dataset_dir", "datasets")
+# A key this much like a known one is taken for a slip.
+LIKENESS = 0.85
 
 
-def translate(values: Values) -> Translation:
-    """Returns the run that the YAML of LLaMA-Factory or axolotl `values` describes, as far as we can do it."""
-    table = AXOLOTL if "base_model" in values else LLAMA_FACTORY
+def translate(values: Values, data_sets: DataSets | None = None) -> Translation:
+    """Returns the run that the YAML of LLaMA-Factory or axolotl `values` describes, as far as we can do it.
+
+    Args:
+        values: of the YAML.
+        data_sets: of LLaMA-Factory's dataset_info.json, where there is one.
+    """
+    is_factory = "base_model" not in values
+    table = LLAMA_FACTORY if is_factory else AXOLOTL
+    together = (*LENGTH_KEYS, *BATCH_KEYS, *PRECISION_KEYS, *DATA_KEYS, *(translate_alignment.KEYS if is_factory else ()))
     found = Translation()
     for key, value in values.items():
-        if key in (*LENGTH_KEYS, *BATCH_KEYS, *PRECISION_KEYS, *DATA_KEYS) or value is None:
+        if key in together or value is None:
             continue
         rule = table.get(key)
         if rule is None:
-            found.left.append((key, "no counterpart"))
+            near = difflib.get_close_matches(str(key), [*table, *together], 1, LIKENESS)
+            found.left.append((key, "no counterpart" + (f"; did you mean {near[0]}?" if near else "")))
             continue
         try:
             converted = rule.convert(value)
@@ -166,10 +179,14 @@ def translate(values: Values) -> Translation:
             continue
         if rule.key and converted is not None:
             found.values[rule.key] = converted
+    if is_factory:
+        named, left = translate_alignment.objective_of(values)
+        found.values.update(named)
+        found.left += left
     _length(values, found)
     _batch(values, found)
     _precision(values, found)
-    _data(values, found)
+    _data(values, found, data_sets)
     return found
 
 
@@ -202,7 +219,7 @@ def _precision(values: Values, found: Translation) -> None:
         found.values["training.precision"] = "auto" if values["bf16"] == "auto" else "bf16"
 
 
-def _data(values: Values, found: Translation) -> None:
+def _data(values: Values, found: Translation, data_sets: DataSets | None) -> None:
     datasets = values.get("datasets")
     if isinstance(datasets, list):
         paths = [entry.get("path") for entry in datasets if isinstance(entry, dict)]
@@ -214,5 +231,9 @@ def _data(values: Values, found: Translation) -> None:
             extra = [key for key in entry if key not in ("path", "type")] if isinstance(entry, dict) else []
             found.left += [(f"datasets[{number}].{key}", "the format is looked up in the rows") for key in extra]
     if "dataset" in values:
-        names = str(values["dataset"])
-        found.left.append(("dataset", f"{names}: names of dataset_info.json; give the file itself: data.train=PATH"))
+        given = values["dataset"]
+        names = [name.strip() for name in (given.split(",") if isinstance(given, str) else map(str, given or ()))]
+        sources, left = sources_of(names, data_sets)
+        found.left += left
+        if sources:
+            found.values["data.sources"] = sources

@@ -139,16 +139,16 @@ def _has_experts(values: Values, layer: int) -> bool:
     return values["model_type"] == "deepseek_v3" and layer >= int(values["first_k_dense_replace"])
 
 
-def cast_weights(values: Values) -> int:
+def cast_weights(values: Values, *, is_reward: bool = False) -> int:
     """Returns the bytes of the half-precision copies that autocast makes of fp32 weights: those of matrix products.
 
     It keeps each copy until the forward pass ends, and autograd until the backward pass has used it. Embeddings, norms
     and fused experts are not cast; a head tied to the embedding is.
     """
-    parameters = parameters_of(values)
+    parameters = parameters_of(values, is_reward=is_reward)
     assert parameters is not None
     cast = [p for p in parameters if p.kind != "other" or p.name.endswith(".gate.weight")]
-    tied = parameters[0].numel if values["tie_word_embeddings"] else 0
+    tied = parameters[0].numel if values["tie_word_embeddings"] and not is_reward else 0
     return 2 * (numel(cast) + tied)
 
 
@@ -160,3 +160,8 @@ def logit_bytes(tokens: int, vocab_size: int, hidden_size: int, arithmetic: Arit
     """
     rows = min(tokens, max(1, chunk_bytes // (FP32 * vocab_size)))
     return 3 * FP32 * vocab_size * rows + tokens * hidden_size * arithmetic.residual
+
+
+def reward_bytes(tokens: int, hidden_size: int, arithmetic: Arithmetic) -> int:
+    """Returns the bytes of a reward model's head over `tokens` labelled positions: hidden states, rewards, their gradients."""
+    return tokens * (hidden_size * arithmetic.residual + 2 * FP32)

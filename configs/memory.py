@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.activations import FP32, Arithmetic, cast_weights, logit_bytes, saved_per_token
+from configs.activations import FP32, Arithmetic, cast_weights, logit_bytes, reward_bytes, saved_per_token
 from configs.model_shapes import Parameter, complete_values, numel, parameters_of, with_lora
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
@@ -64,11 +64,24 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model as memory sees it: its parameters in order, the values of its config.json, bytes of a frozen weight."""
+    """A model as memory sees it: its parameters in order, the values of its config.json.
+
+    Attributes:
+        parameters: frozen ones too.
+        values: complete.
+        is_adapted: most are frozen.
+        is_reward: its head gives one number where another model's gives one for each word.
+    """
 
     parameters: tuple[Parameter, ...]
     values: Mapping[str, Any]
     is_adapted: bool = False
+    is_reward: bool = False
+
+    @property
+    def is_tied(self) -> bool:
+        """The embedding is the output head, too."""
+        return bool(self.values["tie_word_embeddings"]) and not self.is_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +150,16 @@ class Setup:
         return _HALF if self.precision == "fp16" else FP32
 
 
-def model_of(values: Mapping[str, Any], lora: Mapping[str, Any] | None = None) -> Model | None:
+def model_of(
+    values: Mapping[str, Any], lora: Mapping[str, Any] | None = None, *, is_reward: bool = False
+) -> Model | None:
     """Returns the model of a config.json, adapted when `lora` (arguments of `with_lora`) is given; None: family unknown."""
-    parameters, complete = parameters_of(values), complete_values(values)
+    parameters, complete = parameters_of(values, is_reward=is_reward), complete_values(values)
     if parameters is None or complete is None:
         return None
     if lora is not None:
         parameters = with_lora(parameters, **lora)
-    return Model(tuple(parameters), complete, is_adapted=lora is not None)
+    return Model(tuple(parameters), complete, is_adapted=lora is not None, is_reward=is_reward)
 
 
 def estimate(model: Model, setup: Setup, rank: int | None = None) -> Memory:
@@ -180,10 +195,11 @@ def _activations(model: Model, setup: Setup) -> tuple[int, int]:
     """Returns (activations, logits) in bytes; every position is labelled at worst."""
     tokens, arithmetic = setup.micro_batch_size * setup.sequence_length, _arithmetic(model, setup)
     vocabulary, hidden = model.values["vocab_size"], model.values["hidden_size"]
-    return (
-        tokens * saved_per_token(model.values, arithmetic, setup.recompute),
-        logit_bytes(tokens, vocabulary, hidden, arithmetic, LOGIT_CHUNK_BYTES),
-    )
+    if model.is_reward:
+        head = reward_bytes(tokens, hidden, arithmetic)
+    else:
+        head = logit_bytes(tokens, vocabulary, hidden, arithmetic, LOGIT_CHUNK_BYTES)
+    return tokens * saved_per_token(model.values, arithmetic, setup.recompute), head
 
 
 def _trained(model: Model) -> list[Parameter]:
@@ -319,7 +335,7 @@ def _buffers(model: Model, setup: Setup) -> tuple[Bytes, Bytes]:
 
 
 def _ddp_buffers(model: Model, setup: Setup) -> tuple[Bytes, Bytes]:
-    cast = cast_weights(model.values) if _arithmetic(model, setup).is_autocast else 0
+    cast = cast_weights(model.values, is_reward=model.is_reward) if _arithmetic(model, setup).is_autocast else 0
     return Bytes(cast), Bytes()
 
 

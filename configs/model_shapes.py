@@ -78,13 +78,17 @@ class Parameter:
         return math.prod(self.shape)
 
 
-def parameters_of(values: Values) -> list[Parameter] | None:
+def parameters_of(values: Values, *, is_reward: bool = False) -> list[Parameter] | None:
     """Returns the parameters of a causal language model, in the model's order; None when its family is not known.
 
     A head tied to the embedding is one parameter, named as the embedding.
+
+    Args:
+        values: of config.json.
+        is_reward: of the classifier with one label instead (train/reward_scores.py): a head of one row, none of words.
     """
     complete = complete_values(values)
-    return None if complete is None else list(_parameters(complete))
+    return None if complete is None else list(_parameters(complete, is_reward=is_reward))
 
 
 def complete_values(values: Values) -> dict[str, Any] | None:
@@ -217,7 +221,7 @@ def _on_tensor(parameter: Parameter, rank: int, fused: set[str]) -> list[Paramet
     return found
 
 
-def _parameters(values: Values) -> Iterator[Parameter]:
+def _parameters(values: Values, *, is_reward: bool) -> Iterator[Parameter]:
     """Yields embedding, layers, last norm and head."""
     hidden, vocabulary = values["hidden_size"], values["vocab_size"]
     attention, mlp = _LAYERS[values["model_type"]]
@@ -229,7 +233,9 @@ def _parameters(values: Values) -> Iterator[Parameter]:
         yield _norm(f"{prefix}.input_layernorm", hidden)
         yield _norm(f"{prefix}.post_attention_layernorm", hidden)
     yield _norm("model.norm", hidden)
-    if not values["tie_word_embeddings"]:
+    if is_reward:
+        yield Parameter("score.weight", (1, hidden), HEAD)
+    elif not values["tie_word_embeddings"]:
         yield Parameter("lm_head.weight", (vocabulary, hidden), HEAD)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.facts import Facts
+from configs.reward import names_classifier
 from configs.schema import RunConfig
 from configs.schema.objective import REFERENCED, START
 
@@ -26,9 +27,7 @@ def _reward(config: RunConfig) -> Iterator[str]:
 
 
 def _classifier(config: RunConfig, facts: Facts) -> Iterator[str]:
-    names = facts.model.get("architectures") or []
-    is_classifier = any(str(name).endswith("ForSequenceClassification") for name in names)
-    if is_classifier and config.objective.name != "reward":
+    if names_classifier(facts.model) and config.objective.name != "reward":
         yield (
             f"model.path={config.model.path}: holds a reward model, which has no head of words for "
             f"objective={config.objective.name} to train; objective=reward goes on with it"

@@ -6,6 +6,7 @@ written: the same prompt with the completion of the next row. Only the completio
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -131,10 +132,10 @@ def items_of(
     encoded: Sequence[tuple[int, int | None, Tokens | RowProblem]], marks: Sequence[Mark], leave_out: Sequence[bool]
 ) -> list[Item]:
     """Returns one item per row: consecutive documents up to the next one that begins a row."""
-    begins = [i for i, mark in enumerate(marks) if mark.role != Role.REJECTED]
+    edges = [i for i, mark in enumerate(marks) if mark.role != Role.REJECTED] + [len(marks)]
     return [
         _item(encoded[begin:end], marks[begin:end], any(leave_out[begin:end]))
-        for begin, end in zip(begins, [*begins[1:], len(marks)], strict=True)
+        for begin, end in itertools.pairwise(edges)
     ]
 
 

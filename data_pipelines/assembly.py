@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,17 +149,18 @@ class Assembly:
             for copy in range(int(times[first:last].max(initial=0))):
                 chosen = times[first:last] > copy
                 tokens = np.repeat(chosen, found.lengths[first:last])
-                columns = {
+                columns: dict[str, NDArray[Any]] = {
                     "source": self._source[first:last][chosen],
                     "group": found.groups[first:last][chosen],
                     "row": found.rows[first:last][chosen],
                 }
                 lengths = found.lengths[first:last][chosen]
-                if found.answers is None:
-                    writer.add_many(ids[tokens], mask[tokens], lengths, **columns)
-                else:
-                    role, margin = found.answers.role[first:last][chosen], found.answers.margin[first:last][chosen]
-                    writer.add_pairs(ids[tokens], mask[tokens], lengths, **columns, role=role, margin=margin)
+                if found.answers is not None:
+                    columns |= {
+                        "role": found.answers.role[first:last][chosen],
+                        "margin": found.answers.margin[first:last][chosen],
+                    }
+                writer.add_many(ids[tokens], mask[tokens], lengths, **columns)
             first = int(last)
 
     def account(self, objective: str) -> Account:
@@ -189,7 +191,7 @@ class Assembly:
         for number, name in enumerate(self.sources):
             account.sources[name] = self._source_account(number, name, times, bad.get(name, {}), account.tokens)
         duplicates = int(self.duplicates.sum()) // self._per_item
-        if duplicates and not self._overlap:
+        if duplicates and (not self._overlap or self._data.duplicates == "report"):
             what = "documents" if found.answers is None else KINDS[objective]
             account.notes.append(f"{duplicates:,} training {what} are also in data.validation: left out of training")
         return account

@@ -34,7 +34,7 @@ SHORT_WORDS, SHORT_CHARACTERS = 8, 12
 # A piece that stands in more items than this is the benchmark's own phrase (`which of the following ...`), not an item.
 MOST_ITEMS = 10
 # Raise when the same row and files could give another answer.
-RULES_VERSION = 1
+RULES_VERSION = 2
 _UNIT = re.compile(r"[㐀-鿿豈-﫿\U00020000-\U0002a6df]|[^\W\d_㐀-鿿豈-﫿\U00020000-\U0002a6df]+|\d+")
 _FIRST_HAN = "㐀"
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -52,7 +52,7 @@ class Items:
         pieces: hashes, sorted `[P]`; item: which item each is from `[P]`.
         filter: True where some piece has these low bits, `[2 ** 22]`.
         lengths: of pieces in words, longest first: 20, 13 and those of whole short texts.
-        num_items: rows of the files; checked: those long enough to be looked for.
+        num_items: rows of the files; checked: those with a piece to look for.
         common_pieces: pieces that stand in more than `MOST_ITEMS` items.
     """
 
@@ -133,7 +133,7 @@ def read_items(paths: Sequence[str]) -> Items:
     pieces: list[UInt64] = []
     owners: list[NDArray[np.int64]] = []
     lengths: set[int] = set()
-    number = checked = 0
+    number = 0
     for path in paths:
         for texts in _items_of(path):
             found = [piece for text in texts for piece in _pieces_of(text)]
@@ -142,24 +142,26 @@ def read_items(paths: Sequence[str]) -> Items:
                 mine = np.unique(np.concatenate([hashes for _, hashes in found]))
                 pieces.append(mine)
                 owners.append(np.full(len(mine), number))
-                checked += 1
             number += 1
     if not pieces:
         raise DataError(
             f"data.decontaminate={', '.join(paths)}: no text of {SHORT_WORDS} words or {SHORT_CHARACTERS} Chinese characters "
             "in it; give the files that hold the questions"
         )
-    values, first, counts = np.unique(np.concatenate(pieces), return_index=True, return_counts=True)
+    owner = np.concatenate(owners)
+    values, first, place, counts = np.unique(
+        np.concatenate(pieces), return_index=True, return_inverse=True, return_counts=True
+    )
     kept = counts <= MOST_ITEMS
     known = np.zeros(2**_BITS, np.bool_)
     known[values[kept] & _LOW] = True
     return Items(
         values[kept],
-        np.concatenate(owners)[first[kept]],
+        owner[first[kept]],
         known,
         tuple(sorted(lengths, reverse=True)),
         number,
-        checked,
+        len(np.unique(owner[kept[place]])),
         int((~kept).sum()),
     )
 

@@ -11,22 +11,25 @@ import unicodedata
 from functools import cache
 
 _HAN_RANGES = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x2A6E0))
+# Soft hyphens, marks of direction and other characters without width, which pages and PDF files leave inside words.
+_NO_WIDTH = (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _NOT_COMPARED = re.compile(r"[\W_]+")
 
 
 @cache
-def simplified() -> dict[int, str]:
-    """Returns the table of traditional characters whose simplified form is another one."""
+def _table() -> dict[int, str]:
+    """Returns traditional characters with their simplified form where it is another one, and nothing for those without width."""
     from opencc import OpenCC
 
     characters = [chr(code) for first, last in _HAN_RANGES for code in range(first, last)]
     converted = OpenCC("t2s").convert("\n".join(characters)).split("\n")
-    return {ord(a): b for a, b in zip(characters, converted, strict=True) if a != b and len(b) == 1}
+    simplified = {ord(a): b for a, b in zip(characters, converted, strict=True) if a != b and len(b) == 1}
+    return simplified | dict.fromkeys(_NO_WIDTH, "")
 
 
 def fold_text(text: str) -> str:
-    """Returns `text` in one width (NFKC), one case and one script."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text).translate(simplified())
+    """Returns `text` in one width (NFKC), one case and one script, without characters that have no width."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_table())
     return plain.casefold()
 
 

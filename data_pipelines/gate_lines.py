@@ -25,5 +25,5 @@ def gate_lines(duplicates: dict[str, Any], contamination: dict[str, Any]) -> lis
         rows, items = contamination["rows"], contamination["items"] - contamination["too_short"]
         met, short = contamination["items_met"], contamination["too_short"]
         done = f" ({met:,} of {items:,} items), {_CONTAMINATED[contamination['done']]}" if rows else f" ({items:,} items)"
-        lines.append(f"training rows that hold evaluation items: {rows:,}{done}" + (f"; {short:,} items too short to look for" if short else ""))
+        lines.append(f"training rows that hold evaluation items: {rows:,}{done}" + (f"; {short:,} items too short or too common to look for" if short else ""))
     return lines

@@ -71,10 +71,15 @@ def make_gates(data: DataSection, *, held_out_from: int) -> Gates | None:
     """Returns the gates of a data section; None when nothing is to be looked at.
 
     Raises:
-        DataError: a file of data.decontaminate cannot be used.
+        DataError: a file of data.decontaminate cannot be used, or leaves nothing to look for.
     """
     compares = data.duplicates != "off" and data.validation != "none"
     items = read_items(data.decontaminate) if data.decontaminate else None
+    if items is not None and not len(items.pieces):
+        raise DataError(
+            f"data.decontaminate={', '.join(data.decontaminate)}: every piece of its {items.num_items:,} items stands in "
+            f"more than {decontaminate.MOST_ITEMS} of them, so none tells an item apart; give each item once"
+        )
     if not compares and items is None:
         return None
     return Gates(compares, items, data.contaminated == "drop", held_out_from)
@@ -86,7 +91,7 @@ def identity(data: DataSection) -> dict[str, Any]:
     if data.duplicates != "off" and data.validation != "none":
         found["duplicates"] = [data.duplicates, data.duplicate_similarity, duplicates.RULES_VERSION]
     if data.decontaminate:
-        hashes = [sha256_file(path) for path in files_of(data.decontaminate)]
+        hashes = [[path.name, sha256_file(path)] for path in files_of(data.decontaminate)]  # the name says how it is read
         found["decontaminate"] = [data.contaminated, hashes, decontaminate.RULES_VERSION]
     return found
 
@@ -106,6 +111,8 @@ def leaks_account(
     data: DataSection, files: Sequence[InputFile], items: Items, leaks: dict[int, list[int]], met: Counter[int]
 ) -> dict[str, Any]:
     """Returns what an account says of data.decontaminate."""
+    counts = Counter(Path(files[file].path).name for file in leaks)
+    names = {file: path.name if counts[path.name] == 1 else str(path) for file in leaks for path in [Path(files[file].path)]}
     return {
         "done": data.contaminated,
         "files": [Path(path).name for path in data.decontaminate],
@@ -115,7 +122,7 @@ def leaks_account(
         "common_pieces": items.common_pieces,
         "rows": sum(map(len, leaks.values())),
         "items_met": len(met),
-        "lines": {Path(files[file].path).name: leaks[file][:SHOWN] for file in sorted(leaks)},
+        "lines": {names[file]: leaks[file][:SHOWN] for file in sorted(leaks)},
     }
 
 

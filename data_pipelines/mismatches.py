@@ -1,7 +1,7 @@
 """Answers with a label on their way into a store: each is followed by its prompt with the completion of the next row.
 
 Of these mismatched answers kto makes its baseline, an estimate of how far the model is from the reference (arXiv 2402.01306,
-section 4.1). "Next" goes round within the source and the side of the split, so nothing held out is seen in training.
+section 4). "Next" goes round within the source and the side of the split, so nothing held out is seen in training.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64,
 
 def _add(writer: StoreWriter, documents: list[Document]) -> None:
     """Adds items of two documents, all at once: a store keeps fewer and larger arrays in memory."""
-    writer.add_pairs(
+    writer.add_many(
         np.concatenate([document.ids for document in documents]),
         np.concatenate([document.mask for document in documents]),
         np.array([len(document.ids) for document in documents], np.int64),

@@ -146,8 +146,8 @@ class Reader:
                 continue
             row_numbers += [len(looked_at)] * len(ready)
             looked_at.append((line, text_of_row(document for document, _ in screened) if self.gates else ""))
+            result.private.note(sum((counts for _, counts in screened), Counter()))
             for _, counts in screened:
-                result.private.note(counts)
                 leave_out.append(self.screen is not None and self.screen.mode == "drop" and bool(counts))
             rendered += ready
             lines += [line] * len(ready)

@@ -117,28 +117,19 @@ class StoreWriter:
         source: NDArray[np.int64],
         group: NDArray[np.int64],
         row: NDArray[np.int64],
+        role: NDArray[np.uint8] | None = None,
+        margin: NDArray[np.float32] | None = None,
     ) -> None:
-        """Adds `len(lengths)` single-document items whose tokens follow one another in `ids` and `mask`."""
-        columns = np.stack([source, group, row], axis=1).astype(np.int64)
-        self._add(ids, mask, lengths, columns, np.ones(len(lengths), np.int64))
+        """Adds `len(lengths)` documents whose tokens follow one another in `ids` and `mask`.
 
-    def add_pairs(
-        self,
-        ids: NDArray[np.uint32],
-        mask: NDArray[np.bool_],
-        lengths: NDArray[np.int64],
-        *,
-        source: NDArray[np.int64],
-        group: NDArray[np.int64],
-        row: NDArray[np.int64],
-        role: NDArray[np.uint8],
-        margin: NDArray[np.float32],
-    ) -> None:
-        """Adds `len(lengths) / 2` items of two documents each, as `add_many` does items of one."""
+        Each is an item of its own; with `role` and `margin` an item is two of them, as answers to one prompt are.
+        """
+        per_item = 1 if role is None else 2
         columns = np.stack([source, group, row], axis=1).astype(np.int64)
-        self._add(ids, mask, lengths, columns, np.full(len(lengths) // 2, 2, np.int64))
-        self._roles.append(role.astype(np.uint8))
-        self._margins.append(margin.astype(np.float32))
+        self._add(ids, mask, lengths, columns, np.full(len(lengths) // per_item, per_item, np.int64))
+        if role is not None and margin is not None:
+            self._roles.append(role.astype(np.uint8))
+            self._margins.append(margin.astype(np.float32))
 
     def _add(
         self,
@@ -291,16 +282,27 @@ def build_once(
         builder: fills the temporary folder that it is given.
         on_wait: called five times a second with the seconds waited for another builder.
 
+    Folders above it that were made for nothing, because the builder refused, are removed again.
+
     Returns:
         True when this process built it.
     """
+    made: list[Path] = []
     try:
-        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"data.store={final.parent}: cannot be made ({error.strerror}); give another folder") from error
+        return _build_once(final, builder, on_wait, made)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has written there
+                folder.rmdir()
+        raise
+
+
+def _build_once(final: Path, builder: Callable[[Path], object], on_wait: Callable[[float], None] | None, made: list[Path]) -> bool:
+    """As `build_once`; adds the folders above `final` that it makes to `made`, the innermost first."""
     claim = final.with_name(final.name + ".claim")
     started = time.monotonic()
     while not final.is_dir():
+        made[:0] = _make_parents(final)  # again and again: another builder that refused may have removed them
         if _take_claim(claim):
             with temporary_folder(final) as temporary, _heartbeat(claim, temporary):
                 _delete_abandoned(final)
@@ -315,10 +317,22 @@ def build_once(
     return False
 
 
+def _make_parents(final: Path) -> list[Path]:
+    """Makes the folder in which `final` lies; returns those that were not there, the innermost first."""
+    missing = [folder for folder in final.absolute().parents if not folder.exists()]
+    try:
+        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data.store={final.parent}: cannot be made ({error.strerror}); give another folder") from error
+    return missing
+
+
 def _take_claim(claim: Path) -> bool:
     """Takes the claim by mkdir; removes one whose builder is dead so that the next try can take it."""
     try:
         claim.mkdir(mode=0o700)
+    except FileNotFoundError:  # the folder has just been removed
+        return False
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - claim.stat().st_mtime > STALE_CLAIM_S:

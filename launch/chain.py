@@ -25,7 +25,11 @@ from configs.chain import EVALUATE, RELEASE
 from configs.errors import CheckpointError, LaunchError
 from configs.runfolder import RunFolder, read_json, state_of
 
-FILE, LOCK, MODEL, MANIFEST = "chain.json", ".lock", "model", "manifest.json"
+FILE, MODEL, MANIFEST = "chain.json", "model", "manifest.json"
+# Held by the command that runs or submits the chain, and by whoever reads chain.json to write it again.
+LOCK, CHANGE_LOCK = ".lock", ".chain.lock"
+# Longest waits: for somebody who only looks whether it is held, and for a change, milliseconds where the disk answers.
+HELD_WAIT_S, CHANGE_WAIT_S, _POLL_S = 1.0, 60.0, 0.02
 # Files of an evaluation and of a release that later commands compare.
 MADE = {EVALUATE: "eval", RELEASE: "release"}
 UNFINISHED = ("waiting", "running", "stopped")
@@ -93,41 +97,99 @@ class ChainFolder:
         Raises:
             LaunchError: this is no chain's folder.
         """
-        values = read_json(self.path / FILE)
-        if values is None:
-            raise LaunchError(f"{self.path}: no {FILE} there; expected the folder of a chain")
-        return ChainInfo(**{**values, "stages": [StageState(**stage) for stage in values["stages"]]})
+        try:
+            values = read_json(self.path / FILE)
+            if values is None:
+                raise LaunchError(f"{self.path}: no {FILE} there; expected the folder of a chain")
+            return ChainInfo(**{**values, "stages": [StageState(**stage) for stage in values["stages"]]})
+        except (CheckpointError, TypeError, KeyError) as error:
+            raise LaunchError(
+                f"{self.path / FILE}: damaged, or of another version. Remove it and give the chain's command again: stages that are "
+                "trained are found by their run folders"
+            ) from error
 
     def write(self, info: ChainInfo) -> None:
         """Writes chain.json."""
         atomic.write_json(self.path / FILE, asdict(info))
 
-    def change(self, name: str, **values: Any) -> StageState:
-        """Changes one stage in chain.json and returns it. The stages of a chain never run at once, so nobody else writes."""
-        info = self.info()
-        stage = next(one for one in info.stages if one.name == name)
-        for key, value in values.items():
-            setattr(stage, key, value)
-        self.write(info)
-        return stage
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds the chain: of two commands at once one goes on and the other is refused.
+    def stage(self, name: str) -> StageState:
+        """Returns a stage of chain.json.
 
         Raises:
-            LaunchError: another process holds it.
+            LaunchError: it has none of that name.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for stage in self.info().stages:
+            if stage.name == name:
+                return stage
+        raise LaunchError(f"{self.name}: no stage {name}")
+
+    def change(self, name: str, **values: Any) -> StageState:
+        """Changes one stage in chain.json and returns it; a job and a command may do so at the same time.
+
+        Raises:
+            LaunchError: it has no such stage, or somebody else keeps chain.json.
+        """
+        with self.changing():
+            info = self.info()
+            for stage in info.stages:
+                if stage.name == name:
+                    for key, value in values.items():
+                        setattr(stage, key, value)
+                    self.write(info)
+                    return stage
+        raise LaunchError(f"{self.name}: no stage {name}")
+
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Holds chain.json while it is read and written again: a moment, never while files are hashed."""
+        busy = f"{self.path / FILE}: another process has kept it for {CHANGE_WAIT_S:.0f} s; look at its disk, then try again"
+        return _locked(self.path / CHANGE_LOCK, CHANGE_WAIT_S, busy)
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the chain: of two commands at once one goes on and the other is refused with a LaunchError."""
+        busy = f"{self.name}: another command runs this chain; its state: aisc runs show {self.short}"
+        return _locked(self.path / LOCK, HELD_WAIT_S, busy)
+
+    def is_held(self) -> bool:
+        """True while a command runs or submits the chain, or when that cannot be known."""
         try:
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LaunchError(f"{self.name}: another command runs this chain; its state: aisc runs show {self.short}") from error
-            yield
+            number = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
         finally:
             os.close(number)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait_s: float, busy: str) -> Iterator[None]:
+    """Holds the lock file `path`; the kernel lets it go when its holder dies, on NFS the server does (flock, Linux >= 2.6.12).
+
+    Raises:
+        LaunchError: another process holds it after `wait_s`: `busy`; or its file system has no locks.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    try:
+        while True:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise LaunchError(busy) from error
+                time.sleep(_POLL_S)
+            except OSError as error:
+                raise LaunchError(f"{path}: its file system has no locks ({error.strerror}); give another folder: run.dir=FOLDER") from error
+        yield
+    finally:
+        os.close(number)
 
 
 def chain_hash(identities: Sequence[tuple[str, str]]) -> str:
@@ -196,10 +258,12 @@ def begin(chain: ChainFolder, name: str) -> None:
     """Verifies what a stage takes, and records it and that it runs.
 
     Raises:
-        CheckpointError: the former stage's model is not what that stage wrote.
+        CheckpointError: the former stage's model is not what that stage wrote, or a finished training began from another one.
     """
-    stage = next(one for one in chain.info().stages if one.name == name)
+    stage = chain.stage(name)
     taken = verified_model(chain.run_of(stage.former)) if stage.former else {}
+    if stage.kind == "train" and is_over(chain, stage):
+        check_origin(chain, stage, taken)
     chain.change(name, state="running", cause="", began=time.time(), ended=None, taken=taken, made={})
 
 
@@ -209,8 +273,8 @@ def end(chain: ChainFolder, name: str, state: str, cause: str = "") -> None:
     Raises:
         CheckpointError: what it says it made is not there.
     """
-    stage = next(one for one in chain.info().stages if one.name == name)
-    chain.change(name, state=state, cause=cause, ended=time.time(), made=made_by(chain, stage) if state == "done" else {})
+    made = made_by(chain, chain.stage(name)) if state == "done" else {}
+    chain.change(name, state=state, cause=cause, ended=time.time(), made=made)
 
 
 def made_by(chain: ChainFolder, stage: StageState) -> dict[str, str]:
@@ -219,23 +283,36 @@ def made_by(chain: ChainFolder, stage: StageState) -> dict[str, str]:
     return written_model(run) if stage.kind == "train" else file_hashes(run.path, MADE[stage.kind])
 
 
+def is_over(chain: ChainFolder, stage: StageState) -> bool:
+    """True when a stage came to its end: a training by its run folder, another one by chain.json."""
+    run = RunFolder(chain.path / stage.run)
+    return (state_of(run.path).state == "done" and run.result_path.exists()) if stage.kind == "train" else stage.state == "done"
+
+
+def check_origin(chain: ChainFolder, stage: StageState, found: dict[str, str]) -> None:
+    """Raises CheckpointError when a training began from another model of the stage before than the one found there now."""
+    if stage.former and stage.taken and stage.taken != found:
+        run = chain.path / stage.run
+        raise CheckpointError(
+            f"{run.name}: began from another model of stage {stage.former} than {chain.run_of(stage.former).path / MODEL} holds now; "
+            f"to train it again from that one, remove {run}"
+        )
+
+
 def is_done(chain: ChainFolder, stage: StageState) -> bool:
     """True when a stage need not run again; what it made, and what it was made from, is verified.
 
     Raises:
         CheckpointError: it is done, but a model or a release was changed since.
     """
-    run = RunFolder(chain.path / stage.run)
-    is_over = state_of(run.path).state == "done" and run.result_path.exists() if stage.kind == "train" else stage.state == "done"
-    if not is_over:
+    if not is_over(chain, stage):
         return False
-    if stage.former and stage.taken and stage.taken != verified_model(former := chain.run_of(stage.former)):
-        if stage.kind != "train":
+    run = RunFolder(chain.path / stage.run)
+    if stage.former and stage.taken:
+        former = verified_model(chain.run_of(stage.former))
+        if stage.kind != "train" and stage.taken != former:
             return False
-        raise CheckpointError(
-            f"{run.name}: began from another model of stage {stage.former} than {former.path / MODEL} holds now; "
-            f"to train it again from that one, remove {run.path}"
-        )
+        check_origin(chain, stage, former)
     if stage.kind == "train":
         verified_model(run)
         return True

@@ -44,6 +44,7 @@ class Runner:
 
     def __init__(self, chain: ChainFolder, command: Sequence[str]) -> None:
         self.stopping = False
+        self._signal = 0
         self._chain = chain
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +54,7 @@ class Runner:
         """Hands signals on to the stage that runs."""
 
         def forward(number: int, frame: FrameType | None) -> None:
-            self.stopping = True
+            self.stopping, self._signal = True, number
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
@@ -76,6 +77,8 @@ class Runner:
             preexec_fn=die_with_parent,  # noqa: PLW1509  (no thread runs now: the former stage's has ended)
         )
         self._process = process
+        if self.stopping:  # the signal came while it was being started
+            process.send_signal(self._signal)
         assert process.stderr is not None
         echo = threading.Thread(target=_copy, args=(process.stderr, said), daemon=True)
         echo.start()
@@ -85,7 +88,7 @@ class Runner:
 
 
 def _copy(lines: IO[bytes], path: Path) -> None:
-    with path.open("wb") as file:
+    with path.open("wb") as file, lines:
         for line in lines:
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
@@ -138,6 +141,7 @@ def _run_stage(chain: ChainFolder, stage: StageState, words: Sequence[str], runn
         end(chain, stage.name, "stopped", "saved; the same command continues")
         return EXIT_CONTINUE
     status = state_of(run.path)
-    cause = said or (status.cause.splitlines()[0] if stage.kind == "train" and status.cause else f"exit code {code}")
+    ended = f"exit code {code}" if code > 0 else f"it was killed by {signal.Signals(-code).name}"
+    cause = said or (status.cause.splitlines()[0] if stage.kind == "train" and status.cause else ended)
     end(chain, stage.name, "failed", cause)
     return code if code > 0 else EXIT_FAILED

@@ -1,12 +1,13 @@
 """A chain through Slurm: each stage's jobs wait for the stage before; nothing is submitted twice. Torch-free.
 
-The script of a stage verifies what it takes before anything else, and says at its end what has become of it. What Slurm
-cancels because of a stage that failed is recorded in the run folders of the stages behind it.
+The script of a stage verifies what it takes before anything else, and says at its end, wherever that is, what has become of
+it. What Slurm cancels because of a stage that failed is recorded in the run folders of the stages behind it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,15 @@ from pathlib import Path
 from configs import atomic
 from configs.errors import LaunchError
 from configs.runfolder import RunFolder
-from launch.chain import ChainFolder, StageState, end
+from launch.chain import ChainFolder, StageState, end, is_over
+from launch.chain_alive import Alive, alive_jobs, my_scripts
 from launch.chain_states import JOB_STAGES, last_start
 from launch.records import SCRIPT_NAMES, Job, JobStart, jobs_folder, read_jobs, read_start, write_job, write_start
 from launch.slurm import Launch, header, rank_words, setting_up, srun_words
 from launch.slurm_client import call
 from launch.stage_job import begin_stage, end_stage
 from launch.stages import cancelled_start, followers
-from launch.submit import ALIVE, Script, check_free, explain_refusal, queue_states, take_back
+from launch.submit import Script, check_free, explain_refusal, take_back
 from launch.sweep import last_words
 
 WHAT = {"eval": "scores the chain's model", "export": "releases the chain's model"}
@@ -46,15 +48,21 @@ class StageJobs:
 
 
 def with_hand_on(launch: Launch, chain: Path, stage: str) -> Launch:
-    """Returns the launch whose script begins by verifying what the stage takes."""
-    line = f'"${{AISC[@]}}" chain begin {shlex.quote(str(chain))} {shlex.quote(stage)} || exit'
-    return dataclasses.replace(launch, setup=(*launch.setup, "# Verifies the model that this stage takes.", line))
+    """Returns the launch whose script begins by verifying what the stage takes and, once it has, tells at its end how it ended.
 
-
-def with_end(text: str, chain: Path, stage: str) -> str:
-    """Returns a script that ends by telling the chain what has become of the stage."""
-    told = f'"${{AISC[@]}}" chain end {shlex.quote(str(chain))} {shlex.quote(stage)}'
-    return "\n".join([text.rstrip("\n"), "ended=$?", "# Tells the chain, and the stages that wait for this one.", told, 'exit "$ended"', ""])
+    The end is told by a trap: whichever line the script leaves at, once, with its exit code kept. What `cluster.setup` wants
+    done at its end is done after that.
+    """
+    where = f"{shlex.quote(str(chain))} {shlex.quote(stage)}"
+    told = f'ended=$?; "${{AISC[@]}}" chain end {where} "$ended"; eval "set -- $AISC_AT_EXIT"; (exit "$ended"); eval "${{3:-}}"; exit "$ended"'
+    lines = (
+        "# Verifies the model that this stage takes.",
+        f'"${{AISC[@]}}" chain begin {where} || exit',
+        "# Tells the chain, and the stages that wait for this one, how this script ended, wherever it does.",
+        "AISC_AT_EXIT=$(trap -p EXIT)",
+        f"trap {shlex.quote(told)} EXIT",
+    )
+    return dataclasses.replace(launch, setup=(*launch.setup, *lines))
 
 
 def render_verb(launch: Launch, stage: str, words: Sequence[str]) -> str:
@@ -77,44 +85,79 @@ def render_verb(launch: Launch, stage: str, words: Sequence[str]) -> str:
     )
 
 
-def alive_job(run: Path, stage: str) -> int | None:
-    """Returns the job of `stage` that waits or runs in the queue."""
-    numbers = [job.job_id for job in read_jobs(run) if job.stage == stage]
-    return next((number for number, state in reversed(queue_states(numbers).items()) if state in ALIVE), None)
-
-
 def submit_chain(chain: ChainFolder, stages: Sequence[StageJobs]) -> dict[str, tuple[int, bool]]:
     """Submits the jobs of the stages that are not in the queue; returns each stage's job and whether it is new.
+
+    Behind the first stage that has no job every job is new: one that is there waits for a job that did not end well, and
+    Slurm is about to cancel it.
 
     Args:
         chain: its folder, held by this process.
         stages: those that are not done, in their order.
 
     Raises:
-        LaunchError: Slurm refused one; then nothing of this command is in the queue.
+        LaunchError: Slurm refused one; then nothing of this command is in the queue, and chain.json is as it was.
     """
-    found: dict[str, tuple[int, bool]] = {}
+    alive = look(stages)
+    # Read after the queue: a training that has left it since it was looked at is over by its files.
+    kept = list(itertools.takewhile(lambda stage: stage.key in alive[stage.name] or _is_over(chain, stage), stages))
+    rest = stages[len(kept) :]
+    for stage in rest[1:]:
+        _take_out(chain, stage, alive[stage.name])
+    found = {stage.name: (alive[stage.name][stage.key].job.job_id, False) for stage in kept if stage.key in alive[stage.name]}
     new: list[Job] = []
-    after: int | None = None
+    before = chain.info().stages
     try:
-        for stage in stages:
-            number = alive_job(stage.run, stage.key)
-            if number is not None:
-                found[stage.name] = (number, False)
-            else:
-                if stage.kind == "train":
-                    check_free(stage.run)
-                jobs = submit_after(stage.run, stage.launch_yaml, stage.scripts, after, new)
-                number = next(job.job_id for job in jobs if job.stage == stage.key)
-                found[stage.name] = (number, True)
-                chain.change(stage.name, state="waiting", cause="", began=None, ended=None, taken={}, made={})
-            after = number
+        after = found[kept[-1].name][0] if kept and kept[-1].name in found else None
+        for stage in rest:
+            prepared = alive[stage.name].get("prepare")
+            if stage.kind == "train" and prepared is None:
+                check_free(stage.run)
+            # Before its job is there: the job itself says next that it runs, maybe at once.
+            chain.change(stage.name, state="waiting", cause="", began=None, ended=None, made={})
+            scripts = stage.scripts if prepared is None else [script for script in stage.scripts if script.stage == stage.key]
+            wait = after if prepared is None else prepared.job.job_id
+            after = submit_after(stage.run, stage.launch_yaml, scripts, wait, new)[-1].job_id
+            found[stage.name] = (after, True)
     except (LaunchError, OSError, ValueError) as error:
         take_back(new)
+        for state in before:
+            if state.name in [stage.name for stage in rest]:
+                chain.change(state.name, state=state.state, cause=state.cause, began=state.began, ended=state.ended, made=state.made)
         if isinstance(error, LaunchError):
             raise LaunchError(explain_refusal(str(error))) from error
         raise
     return found
+
+
+def look(stages: Sequence[StageJobs]) -> dict[str, dict[str, Alive]]:
+    """Returns the jobs of each stage that wait or run, by the stage of their script."""
+    scripts, after = my_scripts(), None
+    found: dict[str, dict[str, Alive]] = {}
+    for stage in stages:
+        found[stage.name] = alive_jobs(stage.run, stage.kind, scripts, after)
+        after = found[stage.name][stage.key].job.job_id if stage.key in found[stage.name] else None
+    return found
+
+
+def _is_over(chain: ChainFolder, stage: StageJobs) -> bool:
+    return stage.kind == "train" and is_over(chain, chain.stage(stage.name))
+
+
+def _take_out(chain: ChainFolder, stage: StageJobs, alive: dict[str, Alive]) -> None:
+    """Cancels the jobs of a stage that wait for one which did not end well; empties `alive`.
+
+    Raises:
+        LaunchError: one works, though a stage before it has to run first.
+    """
+    for one in alive.values():
+        if one.state != "PENDING":
+            raise LaunchError(
+                f"{chain.name}: stage {stage.name} is {one.state.lower()} (job {one.job.job_id}), though a stage before it is not done; "
+                f"nothing was submitted. Stop it: aisc runs stop {chain.short}"
+            )
+        call(("scancel", str(one.job.job_id)))
+    alive.clear()
 
 
 def submit_after(run: Path, launch_yaml: str, scripts: Sequence[Script], after: int | None, new: list[Job]) -> list[Job]:
@@ -136,7 +179,7 @@ def submit_after(run: Path, launch_yaml: str, scripts: Sequence[Script], after: 
 
 def refuse_job(chain: ChainFolder, name: str, cause: str, environment: Mapping[str, str]) -> tuple[int, str]:
     """Records that the stage of this job does not begin; its error is printed already. Returns exit code and what to say."""
-    stage = stage_named(chain, name)
+    stage = chain.stage(name)
     run = chain.path / stage.run
     begin_stage(run, JOB_STAGES[stage.kind], environment)
     code, said = end_stage(run, JOB_STAGES[stage.kind], 2, environment)
@@ -144,10 +187,23 @@ def refuse_job(chain: ChainFolder, name: str, cause: str, environment: Mapping[s
     return code, "\n".join([said, *cancel_behind(chain, stage)])
 
 
-def end_job(chain: ChainFolder, name: str) -> str:
-    """Records how the stage of this job ended, and on failure that the stages behind it never begin."""
-    stage = stage_named(chain, name)
-    start = last_start(chain.path / stage.run, JOB_STAGES[stage.kind])
+def end_job(chain: ChainFolder, name: str, code: int | None, environment: Mapping[str, str]) -> str:
+    """Records how the stage of this job ended, and on failure that the stages behind it never begin.
+
+    Args:
+        chain: its folder; name: of the stage.
+        code: exit code of the job's script; None: not said.
+        environment: Slurm's variables.
+    """
+    stage = chain.stage(name)
+    run, key = chain.path / stage.run, JOB_STAGES[stage.kind]
+    place = int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_RESTART_COUNT") or 0)
+    start = read_start(run, *place)
+    if code and (start is None or start.verdict is None):  # the script ended before it, or without, saying so itself
+        if start is None:
+            begin_stage(run, key, environment)
+        end_stage(run, key, code, environment)
+        start = read_start(run, *place)
     if start is None or start.verdict is None:
         return f"stage {name}: its end was not recorded"
     if start.verdict == "finished":
@@ -155,8 +211,8 @@ def end_job(chain: ChainFolder, name: str) -> str:
         return f"stage {name}: done"
     if start.verdict not in ("failed", "stopped", "gave up"):
         return f"stage {name}: {start.verdict}"
-    end(chain, name, "stopped" if start.verdict == "stopped" else "failed", cause_of(chain.path / stage.run, start))
-    return "\n".join([f"stage {name}: {start.verdict}", *cancel_behind(chain, stage)])
+    end(chain, name, "stopped" if start.verdict == "stopped" else "failed", cause_of(run, start))
+    return "\n".join([f"stage {name}: {start.verdict}", *cancel_behind(chain, stage, start)])
 
 
 def cause_of(run: Path, start: JobStart) -> str:
@@ -167,9 +223,14 @@ def cause_of(run: Path, start: JobStart) -> str:
     return last_words(path, besides=start.cause).partition("\n")[0] or start.cause
 
 
-def cancel_behind(chain: ChainFolder, stage: StageState) -> list[str]:
-    """Records that the jobs of later stages which wait for this one never begin: Slurm cancels them."""
-    start = last_start(chain.path / stage.run, JOB_STAGES[stage.kind])
+def cancel_behind(chain: ChainFolder, stage: StageState, start: JobStart | None = None) -> list[str]:
+    """Records that the jobs of later stages which wait for this one never begin: Slurm cancels them.
+
+    Args:
+        chain: its folder; stage: which one failed.
+        start: of its job; None: the newest.
+    """
+    start = start or last_start(chain.path / stage.run, JOB_STAGES[stage.kind])
     if start is None:
         return []
     states = chain.info().stages
@@ -183,15 +244,3 @@ def cancel_behind(chain: ChainFolder, stage: StageState) -> list[str]:
             write_start(runs[job.job_id], cancelled_start(job, failed, time.time()))
         lines.append(f"{runs[job.job_id].name}: {job.stage} (job {job.job_id}) is cancelled: it waited for this job")
     return lines
-
-
-def stage_named(chain: ChainFolder, name: str) -> StageState:
-    """Returns a stage of chain.json.
-
-    Raises:
-        LaunchError: it has none of that name.
-    """
-    for stage in chain.info().stages:
-        if stage.name == name:
-            return stage
-    raise LaunchError(f"{chain.name}: no stage {name}")

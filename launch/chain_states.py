@@ -12,6 +12,8 @@ from launch.records import JobStart, read_jobs, read_starts
 
 # Under which name a run's folder holds the jobs of a stage.
 JOB_STAGES = {"train": "train", "evaluate": "eval", "release": "export"}
+# What a stage is whose job's last start came to this; of other verdicts the training's own files say more.
+ENDED = {"failed": "failed", "gave up": "failed", "cancelled": "cancelled", "interrupted": "stopped"}
 
 
 def current_states(chain: ChainFolder) -> list[StageState]:
@@ -26,18 +28,22 @@ def current_states(chain: ChainFolder) -> list[StageState]:
 
 def _now(chain: ChainFolder, stage: StageState) -> StageState:
     run = chain.path / stage.run
+    jobs = [job.job_id for job in read_jobs(run) if job.stage == JOB_STAGES[stage.kind]]
     start = last_start(run, JOB_STAGES[stage.kind])
+    if start is not None and start.ended and stage.began and stage.began > start.ended:
+        start = None  # it has begun again since: here, or in a start that has not come to its record
     if stage.kind == "train" and stage.state != "failed":
         status = state_of(run)
         if status.state in ("running", "failed", "done"):
             stage.state, stage.cause = status.state, "" if status.state == "done" else status.cause
         elif stage.state == "running":
             stage.state, stage.cause = "stopped", status.cause
-    if start is not None and stage.state != "done" and start.verdict in ("failed", "cancelled", "gave up"):
-        stage.state = "cancelled" if start.verdict == "cancelled" else "failed"
-        stage.cause = stage.cause or start.cause
-    elif start is None and stage.state == "waiting" and any(job.stage == JOB_STAGES[stage.kind] for job in read_jobs(run)):
-        stage.cause = f"job {[job.job_id for job in read_jobs(run) if job.stage == JOB_STAGES[stage.kind]][-1]}"
+    if start is not None and stage.state != "done" and start.verdict in ENDED:
+        stage.state, stage.cause = ENDED[start.verdict], stage.cause or start.cause
+    elif stage.kind != "train" and stage.state == "running" and not jobs and not chain.is_held():
+        stage.state, stage.cause = "stopped", "the command that ran it is gone; the same command continues"
+    elif start is None and stage.state == "waiting" and jobs:
+        stage.cause = f"job {jobs[-1]}"
     return stage
 
 
@@ -46,5 +52,3 @@ def last_start(run: Path, job_stage: str) -> JobStart | None:
     jobs = [job for job in read_jobs(run) if job.stage == job_stage]
     starts = [start for start in read_starts(run) if jobs and start.job_id == jobs[-1].job_id]
     return starts[-1] if starts else None
-
-

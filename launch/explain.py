@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.jsonlines import read_last_line, read_lines
+from configs.reward import is_classifier
 from configs.runfolder import Attempt, RunFolder, Status, read_json, saved_step, state_of
 from configs.timekeeping import made_step
 from launch.goodput import Goodput, goodput
@@ -197,7 +198,9 @@ def _done(facts: Facts) -> Story:
         again = f"sbatch {failed[-1].stage}.sbatch, in {facts.path}"
         events = [(failed[-1].ended or failed[-1].began, f"{failed[-1].stage}: {clean(failed[-1].cause)}")]
         return Story(f"trained{loss}; {failed[-1].stage} failed (job {failed[-1].job_id}).", f"Put it right, then: {again}", events)
-    return Story(f"done{loss}, {result.get('steps', facts.saved):,} steps.", f"Talk to it: aisc chat {facts.short}")
+    is_reward = is_classifier(facts.path / "model")
+    todo = "It scores answers: AutoModelForSequenceClassification loads model/" if is_reward else f"Talk to it: aisc chat {facts.short}"
+    return Story(f"done{loss}, {result.get('steps', facts.saved):,} steps.", todo)
 
 
 def _ended_badly(facts: Facts) -> Story:

@@ -166,6 +166,7 @@ CHAINED = (
     "configs/experiment/hkgai_chain.yaml",
     "configs/experiment/oncology_chain.yaml",
     "launch/chain.py",
+    "launch/chain_alive.py",
     "launch/chain_local.py",
     "launch/chain_queue.py",
     "tests/chains/both_ways.py",

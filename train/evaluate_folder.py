@@ -13,6 +13,7 @@ import torch
 
 from configs.atomic import sha256_file
 from configs.errors import CheckpointError, ConfigError, UserError
+from configs.reward import no_writer
 from configs.runfolder import RunFolder
 from configs.schema import DataSection, RunConfig, SourceSection
 from configs.schema.objective import LIKELIHOOD, REFERENCED
@@ -125,7 +126,7 @@ def held_out_objective(config: RunConfig, run: RunFolder, store: Store) -> Objec
     if config.objective.name in LIKELIHOOD:
         return Sft()
     if config.objective.name == "reward":
-        raise ConfigError(f"{run.name}: is a reward model, no language model; its held-out accuracy is in result.json")
+        raise ConfigError(no_writer(run.path, "aisc eval"))
     column = None
     if config.objective.name in REFERENCED:
         weights = str(newest_start(run)["weights"])

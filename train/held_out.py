@@ -45,7 +45,7 @@ def measure(evaluator: Evaluator, module: nn.Module) -> Items:
 
 
 def _documents(evaluator: Evaluator, module: nn.Module) -> Items:
-    from train.reference import log_probabilities
+    from train.reference_pass import log_probabilities
 
     store = evaluator.store
     nats = -log_probabilities(module, evaluator)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from configs.errors import ConfigError
+from configs.reward import is_classifier, loads_with
 from configs.schema import ModelSection
 from configs.staged import staged
 from train import attention
@@ -175,12 +176,6 @@ def weights_dtype(section: str, *, trained: bool, device: torch.device, precisio
     return torch.bfloat16 if frozen_on_gpu else torch.float32
 
 
-def is_classifier(folder: Path) -> bool:
-    """True where config.json says that the model has a head of labels instead of one of words."""
-    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in names)
-
-
 def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
     """Returns (model in evaluation mode, tokenizer) of an exported folder; an adapter comes around its base.
 
@@ -204,8 +199,7 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         check_adapter_fits(folder, base)
     if is_classifier(base):
         raise ConfigError(
-            f"{base}: holds a reward model, which scores answers and writes none; "
-            "transformers.AutoModelForSequenceClassification loads it"
+            f"{base}: holds a reward model, which scores answers and writes none; {loads_with(base)}"
         )
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False

@@ -276,7 +276,8 @@ def load_written(folder: Path, device: torch.device) -> Any:
     """Returns the model of a written folder, a reward model too."""
     from transformers import AutoModelForSequenceClassification
 
-    from train.models import is_classifier, load_exported
+    from configs.reward import is_classifier
+    from train.models import load_exported
 
     if not is_classifier(folder):
         return load_exported(folder, device=device)[0]

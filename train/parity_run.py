@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from configs.compose import thaw
 from configs.errors import CheckpointError, ConfigError
+from configs.reward import no_writer
 from configs.runfolder import RunFolder, read_json
 from configs.schema import RunConfig
 from data_pipelines import prompts
@@ -39,7 +40,7 @@ def trained_model(run: RunFolder) -> Trained:
     if result is None:
         raise CheckpointError(f"{run.path}: not done (no result.json); expected a finished run: aisc runs show {run.name}")
     if config.objective.name == "reward":
-        raise ConfigError(f"{run.name}: a reward model, which scores answers and writes none; expected a model that writes")
+        raise ConfigError(no_writer(run.path, "aisc export"))
     step = int(result["best_step"] or result["steps"])
     tokenizer = load_tokenizer(str(models.tokenizer_folder(config.model)))
     if (template := read_template(config.data.chat_template)) is not None:

@@ -6,17 +6,19 @@ zero, that is the adapter's base. So no second model is in memory, and no step p
 
     <store>/reference/<fingerprint>/{train,validation}.npy   float64 [D]
 
-D: documents of the part. The fingerprint is of the store, the weights and the arithmetic.
+D: documents of the part. The fingerprint is of the store, the weights and the arithmetic. A pass that was stopped leaves
+`<fingerprint>.begun.npy`, from which the next start goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
@@ -28,13 +30,12 @@ from configs.schema.objective import REFERENCED, START
 from data_pipelines.fingerprint import hash_files
 from data_pipelines.index import Store
 from train import attention, distributed, models
-from train.activity import enter
 from train.distributed import Context, sum_over_ranks
 from train.evaluate import Evaluator
-from train.inference import inference
 from train.inputs import Inputs
 from train.learner import Learner
 from train.lineage import fold
+from train.reference_pass import Column, advance, pass_progress, rows_left
 from train.scores import Scores
 
 FOLDER = "reference"
@@ -52,8 +53,18 @@ class References:
     validation: Float64 | None = None
 
 
+class PassStopped(Exception):
+    """Somebody asked the run to stop while the reference's log-probabilities were computed; what is known is kept."""
+
+
 def read_or_compute(
-    config: RunConfig, context: Context, inputs: Inputs, learner: Learner, weights: str, screen: Console | None
+    config: RunConfig,
+    context: Context,
+    inputs: Inputs,
+    learner: Learner,
+    weights: str,
+    screen: Console | None,
+    stop_wanted: Callable[[], bool] | None = None,
 ) -> References:
     """Returns the reference's log-probabilities, none when the objective compares with nothing. Every rank calls it.
 
@@ -63,10 +74,12 @@ def read_or_compute(
         config: of the run. context, inputs: of this rank.
         learner: computes them, unless objective.reference names another model.
         weights: hash of the files that the run starts from.
-        screen: shows one line when they are computed.
+        screen: shows that they are computed.
+        stop_wanted: asked on every rank after each batch; one that says yes stops all.
 
     Raises:
         ConfigError: a reference that cannot be used, or a place that cannot be written to.
+        PassStopped: on all ranks; the next start computes what is missing.
     """
     if config.objective.name not in REFERENCED:
         return References()
@@ -82,36 +95,64 @@ def read_or_compute(
     kept = distributed.broadcast_json(all((folder / f"{name}.npy").is_file() for name in parts))
     if kept:
         columns = {name: _read(folder / f"{name}.npy", store) for name, store in parts.items()}
-    else:
-        if screen is not None:
-            count = sum(store.num_documents for store in parts.values())
-            screen.print(f"reference  {count:,} documents, once; kept in {folder}", highlight=False, soft_wrap=True)
-        module = learner.module if path == START else _load(config, context, inputs, learner)
-        dims, rows = learner.engine.dims, learner.rehearsal.micro_batch_size
-        evaluators = {name: Evaluator(store, dims, context.device, rows, inputs.pad_id) for name, store in parts.items()}
-        columns = {name: log_probabilities(module, evaluator) for name, evaluator in evaluators.items()}
-        if context.is_main:
-            _write(folder, columns)
+        return References(columns["train"], columns.get("validation"))
+    module = learner.module if path == START else _load(config, context, inputs, learner)
+    dims, rows = learner.engine.dims, learner.rehearsal.micro_batch_size
+    evaluators = {name: Evaluator(store, dims, context.device, rows, inputs.pad_id) for name, store in parts.items()}
+    columns = _compute(folder, module, evaluators, screen, stop_wanted, is_main=context.is_main)
     return References(columns["train"], columns.get("validation"))
 
 
-def log_probabilities(module: nn.Module, evaluator: Evaluator) -> Float64:
-    """Returns the sum of the log-probabilities of each document's labelled tokens, `[D]`, on every rank.
+def _compute(
+    folder: Path,
+    module: nn.Module,
+    evaluators: dict[str, Evaluator],
+    screen: Console | None,
+    stop_wanted: Callable[[], bool] | None,
+    *,
+    is_main: bool,
+) -> dict[str, Float64]:
+    """Returns the columns of all parts, which rank 0 writes to `folder`; a pass that was stopped leaves a file beside it."""
+    stores = {name: evaluator.store for name, evaluator in evaluators.items()}
+    begun = _shared(_begun(folder, stores) if is_main else None, stores)
+    if screen is not None:
+        known = sum(int(column.done.sum()) for column in begun.values())
+        count = f"{sum(store.num_documents for store in stores.values()):,} documents"
+        count += f", {known:,} of them known from before" if known else ""
+        screen.print(f"reference  {count}, once; kept in {folder}", highlight=False, soft_wrap=True)
+    total = sum(len(rows_left(store, begun[name])) for name, store in stores.items())
+    with pass_progress(screen, total) as show:
+        for name, evaluator in evaluators.items():
+            begun[name] = advance(module, evaluator, begun[name], stop_wanted, show)
+            if not begun[name].is_complete:
+                break
+    _check_finite(begun, stores)
+    if not all(column.is_complete for column in begun.values()):
+        if is_main:
+            _write_begun(folder, begun)
+        raise PassStopped
+    columns = {name: column.sums for name, column in begun.items()}
+    if is_main:
+        _write(folder, columns)
+        _begun_path(folder).unlink(missing_ok=True)
+    return columns
 
-    Args:
-        module: scores; without dropout whatever its mode.
-        evaluator: reads this rank's share of the documents.
+
+def _check_finite(columns: dict[str, Column], stores: dict[str, Store]) -> None:
+    """Refuses a reference that gives some document no finite log-probability, before that is kept.
+
+    Raises:
+        ConfigError: with how many they are and where the first one is.
     """
-    sums = np.zeros(evaluator.store.num_documents)
-    with inference(module):
-        for batch in evaluator.batches():
-            enter("prepare")
-            scores = module(batch).double()
-            per_document = torch.zeros(len(batch.document_ids), dtype=torch.float64, device=scores.device)
-            per_document.index_add_(0, batch.target_document, scores)
-            real = batch.document_ids >= 0
-            sums[batch.document_ids[real]] = per_document.cpu().numpy()[real]
-    return np.array(sum_over_ranks(sums.tolist()))
+    for name, column in columns.items():
+        bad = np.flatnonzero(~np.isfinite(column.sums))
+        if len(bad):
+            source, line = stores[name].origin(int(bad[0]))
+            raise ConfigError(
+                f"objective.reference: the log-probability of {len(bad):,} of {len(column.sums):,} documents is not finite, "
+                f"the first at line {line} of {source}; expected weights that give numbers: look at them, or at "
+                "training.precision"
+            )
 
 
 def fingerprint(store: str, weights: str, config: RunConfig) -> str:
@@ -160,6 +201,44 @@ def _read(path: Path, store: Store) -> Float64:
     return column
 
 
+def _begun_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.begun.npy")
+
+
+def _begun(folder: Path, stores: dict[str, Store]) -> dict[str, Column]:
+    """Returns what a pass that was stopped has left: the columns of all parts in one file, NaN where nothing is known."""
+    counts = [store.num_documents for store in stores.values()]
+    try:
+        values: Float64 = np.load(_begun_path(folder), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        values = np.full(0, np.nan)
+    if values.shape != (sum(counts),) or values.dtype != np.float64:
+        values = np.full(sum(counts), np.nan)
+    parts = np.split(values, np.cumsum(counts)[:-1])
+    return {name: Column(np.nan_to_num(part, nan=0.0), ~np.isnan(part)) for name, part in zip(stores, parts, strict=True)}
+
+
+def _shared(begun: dict[str, Column] | None, stores: dict[str, Store]) -> dict[str, Column]:
+    """Returns rank 0's columns on every rank; None: of the other ranks."""
+    found = {}
+    for name, store in stores.items():
+        own = begun[name] if begun is not None else Column.empty(store)
+        sums = np.array(sum_over_ranks([*own.sums.tolist(), *own.done.astype(float).tolist()])).reshape(2, -1)
+        found[name] = Column(sums[0], sums[1] > 0)
+    return found
+
+
+def _write_begun(folder: Path, columns: dict[str, Column]) -> None:
+    content = io.BytesIO()
+    values = [np.where(column.done, column.sums, np.nan) for column in columns.values()]
+    np.save(content, np.concatenate(values), allow_pickle=False)
+    try:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        atomic.write_file(_begun_path(folder), content.getvalue())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def _write(folder: Path, columns: dict[str, Float64]) -> None:
     try:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -170,4 +249,8 @@ def _write(folder: Path, columns: dict[str, Float64]) -> None:
                 path.chmod(0o600)
             atomic.publish_folder(temporary, folder)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); data.store=FOLDER gives another place") from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{folder}: cannot be written ({error.strerror}); data.store=FOLDER gives another place")

@@ -25,6 +25,7 @@ import torch
 
 from configs import atomic
 from configs.errors import CheckpointError, ConfigError, RunFailed
+from configs.reward import no_writer
 from configs.runfolder import RunFolder, read_json, state_of
 from configs.schema import RunConfig
 from data_pipelines.index import open_part
@@ -66,7 +67,10 @@ def release(run: RunFolder, *, merge: bool = False, dtype_name: str | None = Non
     """
     if state_of(run.path).state != "done" or read_json(run.result_path) is None:
         raise CheckpointError(f"{run.name}: not done ({state_of(run.path)}); only a finished run can be released")
-    config, manifest = frozen_config(run), read_manifest(run.path)
+    config = frozen_config(run)
+    if config.objective.name == "reward":
+        raise ConfigError(no_writer(run.path, "the parity gate of a release"))
+    manifest = read_manifest(run.path)
     known = licences_of(run, config, manifest, licences)
     final = run.path / NAME
     if final.exists():

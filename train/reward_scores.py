@@ -40,11 +40,12 @@ class RewardScores(Scores):
         if plainly:
             return self._reference(batch)
         base = base_model(self.model)
-        with self._autocast_context(batch):
-            with self._watch(batch):
-                hidden = base.base_model(**model_inputs(batch, self._attention)).last_hidden_state
-            # `target_index` is where a label is predicted, one to its left; a reward is read at the token itself.
-            rewards: Tensor = base.score(hidden.reshape(-1, hidden.shape[-1])[batch.target_index + 1])
+        with self._autocast_context(batch), self._watch(batch):
+            hidden = base.base_model(**model_inputs(batch, self._attention)).last_hidden_state
+        # `target_index` is where a label is predicted, one to its left; a reward is read at the token itself.
+        picked = hidden.reshape(-1, hidden.shape[-1])[batch.target_index + 1]
+        # Not by autocast: rewards of three digits would tie, and a pair's margin is the difference of two of them.
+        rewards: Tensor = base.score(picked.to(base.score.weight.dtype))
         return rewards.float().squeeze(-1)
 
     def _reference(self, batch: Batch) -> Tensor:

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from configs import atomic, compose
 from configs.durations import parse_seconds
-from configs.errors import ConfigError
 from configs.jsonlines import LineFile
 from configs.runfolder import Attempt, RunFolder, read_events
 from configs.schema import RunConfig
@@ -27,14 +26,13 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.loader import Loader
 from data_pipelines.order import Order
 from train import activity, checkpoint, distributed, header
-from train.adapters import trained_parameters
 from train.checkpoint import CheckpointReader, Start
 from train.checkpoint_reading import checkpoint_of
 from train.checkpointer import Checkpointer
 from train.deadline import Deadline
 from train.distributed import Context
 from train.evaluate import Evaluator
-from train.export import check_export, export_kind, original_dtype
+from train.export import export_kind
 from train.failures import continuing_hint
 from train.finish import Finished, finish, weight_files
 from train.inputs import Inputs, read_inputs
@@ -44,15 +42,15 @@ from train.lineage import Hashing, fold
 from train.loop import Ending, Parts, train
 from train.metrics import Metrics
 from train.objectives import Documents, build_objective
+from train.outputs import check_outputs
 from train.pace import Pace
 from train.phases import Phases
 from train.progress import Progress
-from train.reference import References, read_or_compute
+from train.reference import PassStopped, References, read_or_compute
 from train.replies import write_replies
 from train.report import write_report
 from train.rollback import roll_back
 from train.signals import StopRequest
-from train.space import check_room, needs_of
 from train.spikes import SpikePolicy
 from train.state import RunState
 from train.step_guards import StepGuards, no_event
@@ -130,42 +128,13 @@ def run_rank(
     facts = start_facts(config, inputs, hashing.result())
     # With --new each rank looked for a free name by itself: rank 0's counts.
     request = dataclasses.replace(request, run=RunFolder(Path(distributed.broadcast_json(str(request.run.path)))))
-    check_outputs(request, inputs, learner, context)
+    check_outputs(config, request.run, inputs, learner, context)
     start = checkpoint.start_attempt(request.run, facts, context)
     watchdog = Watchdog(start.attempt, context.rank, context.world_size, hang_timeout_s, hint=continuing_hint).start()
     words.take(start.attempt, watchdog)
     if phases is not None:
         phases.write_to(start.attempt)
     return run_attempt(Session(request, inputs, learner, context, start, facts, screen, watchdog), words, lines)
-
-
-def check_outputs(request: Request, inputs: Inputs, learner: Learner, context: Context) -> None:
-    """Checks before the first step that the disk has room for what will be written, and that the export will work.
-
-    Raises:
-        ConfigError: on every rank, what rank 0 found.
-    """
-    config, problem = request.config, ""
-    if context.is_main:
-        try:
-            dtype = original_dtype(config.model.path)
-            export_bytes = check_export(
-                learner.model, merge=config.export.merge, is_sharded=learner.engine.is_sharded, dtype=dtype
-            )
-            needs = needs_of(
-                inputs.plan,
-                trained=trained_parameters(learner.model)[0],
-                optimizer=config.optimizer.name,
-                keep=config.checkpoint.keep,
-                evaluates=inputs.prepared.validation is not None,
-                export_bytes=export_bytes,
-            )
-            check_room(request.run, needs)
-        except ConfigError as error:
-            problem = str(error)
-    problem = distributed.broadcast_json(problem)
-    if problem:
-        raise ConfigError(problem)
 
 
 def start_facts(config: RunConfig, inputs: Inputs, hashes: dict[str, str]) -> dict[str, Any]:
@@ -236,7 +205,13 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
     attempt, is_main = session.attempt, session.context.is_main
     state = RunState()
     note = "new run"
-    session = with_references(session)
+    stop = StopRequest().install()
+    if is_main:
+        write_attempt_config(session)
+    try:
+        session = with_references(session, stop)
+    except PassStopped:
+        return end_stopped(session, stop, "stopped in the reference's pass, what is computed is kept")
     activity.enter("load")
     if session.start.checkpoint is not None:
         saved = checkpoint.load(
@@ -245,11 +220,9 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
         state = RunState.from_json(saved)
         note = f"continuing at step {state.step} of {plan.total_steps}, ledger {state.ledger[:4]}..{state.ledger[-2:]}"
     if is_main:
-        write_attempt_config(session)
         rehearsal = dataclasses.asdict(learner.rehearsal)
         attempt.event("started", step=state.step, world=session.context.world_size, device=learner.device_name, **rehearsal)
     header.show(session.screen, f"{request.run.name}   {request.run.path}", note, lines)
-    stop = StopRequest().install()
     progress = make_progress(session, state)
     session.watchdog.before_leaving = progress.end
     for sentence in session.start.skipped:
@@ -267,19 +240,27 @@ def train_and_finish(session: Session, lines: list[tuple[str, str]]) -> tuple[in
             parts.ledger_file.close()
     if ending is Ending.STOPPED:
         done = f"saved step {state.step}" if state.step else "stopped before the first step, nothing to save"
-        progress.say(f"{done}. The same command continues.")
-        if is_main:
-            cause = f"asked to stop ({stop.cause or 'by another rank'})"
-            attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))
-        return EXIT_CONTINUE, None
+        return end_stopped(session, stop, done)
     return EXIT_DONE, finish_run(session, state)
 
 
-def with_references(session: Session) -> Session:
-    """Returns the session with the log-probabilities of the reference model, while the weights are still those of the start."""
+def end_stopped(session: Session, stop: StopRequest, done: str) -> tuple[int, None]:
+    """Says what was `done` before the stop, and records it."""
+    if session.screen is not None:
+        session.screen.print(f"{done}. The same command continues.", highlight=False, soft_wrap=True)
+    if session.context.is_main:
+        cause = f"asked to stop ({stop.cause or 'by another rank'})"
+        session.attempt.finish("stopped", EXIT_CONTINUE, cause, kind=kind_of_stop(stop))
+    return EXIT_CONTINUE, None
+
+
+def with_references(session: Session, stop: StopRequest) -> Session:
+    """Returns the session with the reference model's log-probabilities, while the weights are still those of the start."""
     activity.enter("prepare")
-    config, weights = session.request.config, session.facts["weights"]
-    found = read_or_compute(config, session.context, session.inputs, session.learner, weights, session.screen)
+    request, context = session.request, session.context
+    wanted = stop_poll(stop, session.attempt, Deadline.from_environment(read_events(request.run.path)), context.is_main)
+    weights, screen = session.facts["weights"], session.screen
+    found = read_or_compute(request.config, context, session.inputs, session.learner, weights, screen, wanted)
     return dataclasses.replace(session, references=found)
 
 

@@ -78,7 +78,8 @@ class ObjectiveSection:
     undesirable_weight: float = setting(
         1.0,
         identity=True,
-        help="kto: weight of bad answers, more than 0. Balance them: good weight x count over bad weight x count, 1 to 4/3.",
+        help="kto: weight of bad answers, more than 0. Balance them: good weight x count over bad weight x count, 1 to 3/2 "
+        "(arXiv 2402.01306; its first version says 4/3).",
     )
     odds_weight: float = setting(0.1, identity=True, help="orpo: weight of the odds ratio beside the likelihood; the paper's lambda.")
     gamma_beta_ratio: float = setting(

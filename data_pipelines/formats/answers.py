@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
 from data_pipelines.formats import chat, sharegpt
@@ -13,6 +13,8 @@ from data_pipelines.problems import RowProblem, type_name
 # Columns of turns, as the formats chat and sharegpt name them.
 TURN_FIELDS = {"role": "role", "content": "content", "from": "from", "value": "value"}
 LABELS = ("label", "kto_tag")
+_PYTHON_TURN = re.compile(r"\s*\[?\s*\{\s*'(\w+)'\s*:")
+_LARGEST_MARGIN = 3.4e38  # of a float32
 
 
 def has(row: Message, column: str) -> bool:
@@ -42,8 +44,8 @@ def answer_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
     Raises:
         RowProblem: empty, or not an answer.
     """
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        value = _perhaps_json(value, key)
+    if isinstance(value, str):
+        value = _perhaps_turns(value, key, columns)
     if isinstance(value, str):
         return [{"role": "assistant", "content": text_of(value, key)}]
     if isinstance(value, dict):
@@ -53,12 +55,26 @@ def answer_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
     return turns_of(value, key, columns)
 
 
-def _perhaps_json(value: str, key: str) -> Any:
-    """Returns the turns that a table's cell holds as JSON; the text itself when it is none."""
+def _perhaps_turns(value: str, key: str, columns: dict[str, str]) -> Any:
+    """Returns the turn or turns that a table's cell holds as JSON; the text itself when it holds none.
+
+    Raises:
+        RowProblem: turns as Python writes them, which would be learned letter by letter.
+    """
+    if not value.lstrip().startswith(("[", "{")):
+        return value
+    speakers = (columns["role"], columns["from"])
+    if match := _PYTHON_TURN.match(value):
+        if match.group(1) in (*speakers, columns["content"], columns["value"]):
+            raise RowProblem(key, "turns as Python writes them", "write them as JSON: json.dumps", reason="not JSON")
+        return value
     try:
-        return parse_value(value, key, "a list")
+        found = parse_value(value, key, "turns")
     except RowProblem:
         return value
+    turns = found if isinstance(found, list) else [found]
+    are_turns = turns and all(isinstance(turn, dict) and any(name in turn for name in speakers) for turn in turns)
+    return found if are_turns else value
 
 
 def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
@@ -71,8 +87,8 @@ def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
     if key is None:
         return []
     value = row[key]
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        value = _perhaps_json(value, key)
+    if isinstance(value, str):
+        value = _perhaps_turns(value, key, columns)
     turns = [{"role": "user", "content": text_of(value, key)}] if isinstance(value, str) else turns_of(value, key, columns)
     if turns[-1]["role"] not in ("user", "tool"):
         raise RowProblem(key, f"the prompt ends with {_article(turns[-1]['role'])} turn", "end it with the user's")
@@ -125,7 +141,7 @@ def margin_of(row: Message, column: str) -> float:
             raise RowProblem(column, "text, not a number", "expected a finite number") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RowProblem(column, f"{type_name(value)}, not a number", "expected a finite number")
-    if not math.isfinite(value):
+    if not -_LARGEST_MARGIN < value < _LARGEST_MARGIN:
         raise RowProblem(column, "not a finite number", "expected a finite number")
     return float(value)
 

@@ -49,7 +49,7 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     if chosen[0]["role"] != "assistant" or rejected[0]["role"] != "assistant":
         prompt, chosen, rejected = _divided(prompt, chosen, rejected, columns)
     elif not prompt:
-        raise RowProblem(columns["prompt"], "missing", "give it, or make both answers whole conversations")
+        raise RowProblem(columns["prompt"], "missing", "give it, map it (data.sources.NAME.columns), or make both answers whole conversations")
     for answer, key in ((chosen, chosen_key), (rejected, rejected_key)):
         check_answer(answer, key)
     if chosen == rejected:
@@ -84,6 +84,8 @@ def _divided(
         before = before[:-1]
     if not before or (prompt and prompt not in (before, before[1:])):
         raise _differ(columns["prompt"] if before else columns["rejected"])
+    if not any(turn["role"] == "user" for turn in before):
+        raise RowProblem(columns["chosen"], "no prompt", "an answer needs what it answers")
     return before, *answers
 
 

@@ -6,6 +6,7 @@
     cost.py      GPU-hours, money, budgets                       disk.py      checkpoints, export, store, free space
     calibrate.py a run's own speed and memory                    cases.py     what others measured on GPUs
     explain.py   a figure's formula                              sheet.py     the page for a subsidy application
+    reference.py the reference model's pass before step 1
 """
 
 from launch.plan.cost import budget_left, budget_problem

@@ -52,7 +52,9 @@ def memory_formula(fit: Fit, part: str) -> str:
             f"{tokens} x {amount.accelerator / max(1, setup.micro_batch_size * setup.sequence_length):,.0f} bytes that autograd "
             f"keeps per token (gradient_checkpointing={setup.recompute}; arXiv 2205.05198, counted operation by operation){value}"
         ),
-        "logits": f"three fp32 matrices of a chunk of at most 256 MiB, and the hidden states of {tokens}{value}",
+        "logits": f"no words to project to: hidden states of {tokens}, a number each{value}"
+        if fit.model.is_reward
+        else f"three fp32 matrices of a chunk of at most 256 MiB, and the hidden states of {tokens}{value}",
         "buffers": f"{_BUFFERS[setup.engine]}{value}",
     }
     return texts[part]

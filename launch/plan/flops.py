@@ -18,12 +18,20 @@ RECOMPUTES = {"none": 0.0, "selective": 0.0, "full": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Per token: forward, and forward with backward. `weights`: those of matrix products that a token meets."""
+    """Per token.
+
+    Attributes:
+        forward: of one forward pass.
+        model: of a step: forward and backward, and the forward passes of `looks`.
+        weights: those of matrix products that a token meets.
+        looks: forward passes over the whole batch before the one that learns.
+    """
 
     forward: float
     model: float
     weights: float
     formula: str
+    looks: int = 0
 
     def done(self, recompute: str) -> float:
         """Returns what the hardware does for a token: recomputing whole layers adds a forward pass.
@@ -33,13 +41,19 @@ class Flops:
         return self.model + RECOMPUTES[recompute] * self.forward
 
 
-def flops_of(model: Model, sequence_length: int, labelled: float = 1.0) -> Flops:
+def looks_of(objective: str) -> int:
+    """Returns the forward passes over a batch before the one that learns: kto's, for its baseline (train/objectives/kto.py)."""
+    return 1 if objective == "kto" else 0
+
+
+def flops_of(model: Model, sequence_length: int, labelled: float = 1.0, looks: int = 0) -> Flops:
     """Returns the operations of one token.
 
     Args:
         model: its shapes and values.
         sequence_length: T; documents of a packed row that attend only to themselves take less.
         labelled: share of the tokens that go through the head.
+        looks: see `looks_of`.
     """
     forward = trained = weights = 0.0
     for parameter in model.parameters:
@@ -47,19 +61,21 @@ def flops_of(model: Model, sequence_length: int, labelled: float = 1.0) -> Flops
         forward += 2 * size
         trained += size if parameter.is_trained else 0.0
         weights += size
-    if model.values["tie_word_embeddings"]:
+    if model.is_tied:
         # The embedding serves as the head; it is trained when it is no adapter's frozen base.
         size = model.values["vocab_size"] * model.values["hidden_size"] * labelled
         forward += 2 * size
         trained += size if model.parameters[0].is_trained else 0.0
         weights += size
     attention = attention_forward(model, sequence_length)
-    whole = 2 * forward + 2 * trained + 3 * attention
+    whole = 2 * forward + 2 * trained + 3 * attention + looks * (forward + attention)
     formula = (
         f"4 N + 2 N_trained + 3 x attention = 4 x {weights:.4g} + 2 x {trained:.4g} + 3 x {attention:.4g} "
         "(arXiv 2204.02311, appendix B; frozen weights have no gradient)"
     )
-    return Flops(forward + attention, whole, weights, formula)
+    if looks:
+        formula += f" + {looks} x forward = {forward + attention:.4g}: kto's baseline, from the whole batch before it is learned"
+    return Flops(forward + attention, whole, weights, formula, looks)
 
 
 def attention_forward(model: Model, sequence_length: int) -> float:

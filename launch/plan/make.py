@@ -22,7 +22,8 @@ from launch.plan.choice import Fit, Nodes, columns, fit, refusal
 from launch.plan.cost import Cost, cost_of
 from launch.plan.disk import disk_of, shortage
 from launch.plan.figures import FORMULA, GB, Figure, spell_hours, unknown
-from launch.plan.flops import Flops, flops_of, has_experts
+from launch.plan.flops import Flops, flops_of, has_experts, looks_of
+from launch.plan.reference import memory_of, phase_bytes
 from launch.plan.speed import Rate, Speed, speed_of
 from launch.plan.work import Size, Work, work_of
 
@@ -51,6 +52,7 @@ class Column:
             "tokens/s": self.speed.tokens_per_s,
             "step": self.speed.step_s,
             "communication": self.speed.communication_s,
+            "reference pass": self.speed.reference_h,
             "wall": self.speed.wall_h,
             "GPU-hours": self.cost.gpu_hours,
             "list": self.cost.list_price,
@@ -175,7 +177,7 @@ def make_plan(
     partition = partition or site.partition(config.cluster.partition)
     model = _model(config, facts)
     nodes = Nodes(shape.nodes, shape.ranks_per_node, facts.gpu_bytes if facts.num_gpus else None, facts.host_bytes if facts.num_gpus else None)
-    adapted = _adapted(facts) if compares and not model.is_adapted else None
+    adapted = _adapted(facts) if compares and not (model.is_adapted or model.is_reward) else None
     gpu = (partition.gpu if partition else None) or ("GPU" if facts.num_gpus else "CPU")
     card = find_card(gpu) if facts.num_gpus else None
     work = work_of(config, count)
@@ -221,12 +223,23 @@ def _notes(maker: _Maker, column: Column, disk: dict[str, Figure], work: Work | 
     if not isinstance(work, str):
         found += [column.speed.tokens_per_s.missing]
     found += [cost.list_price.missing if cost.gpu_hours.value is not None else "", cost.net_price.missing if cost.list_price.value is not None else ""]
-    found += [column.speed.communication_s.missing, shortage(disk) or ""]
+    found += [column.speed.communication_s.missing, shortage(disk) or "", column.memory["reference"].missing, _crowded(column)]
     limit = parse_seconds(maker.config.cluster.time) / 3600
     if (wall := column.speed.wall_h.value) is not None and wall > limit and maker.config.cluster.name in ("slurm", "aisc"):
         starts = -(-wall // limit)
         found.append(f"cluster.time={maker.config.cluster.time}: {spell_hours(wall)} take {starts:.0f} starts, each saved and requeued")
     return tuple(dict.fromkeys(sentence for sentence in found if sentence))
+
+
+def _crowded(column: Column) -> str:
+    """Returns the sentence when the reference model does not fit a GPU beside the run's own."""
+    needs, room = phase_bytes(column.fit, column.memory["reference"]), column.fit.nodes.room
+    if room is None or needs <= room:
+        return ""
+    return (
+        f"objective.reference: its pass needs {needs / GB:.1f} GB of a GPU, {room / GB:.1f} GB can be used; "
+        "objective.reference=start needs no second model"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,22 +259,28 @@ class _Maker:
 
     def column(self, found: Fit) -> Column:
         """Returns every figure of a column."""
-        flops = flops_of(found.model, found.setup.sequence_length, self.work.labelled if self.work else 1.0)
+        labelled, looks = self.work.labelled if self.work else 1.0, looks_of(self.config.objective.name)
+        flops = flops_of(found.model, found.setup.sequence_length, labelled, looks)
         speed = speed_of(found, flops, self.work, self.rate[0], self.site.network)
         gpus_per_rank = self.shape.gpus_per_node / self.shape.ranks_per_node if self.shape.ranks_per_node else 1.0
         gpus = round(found.ranks * gpus_per_rank)
         cost = cost_of(speed.wall_h, gpus, self.site, self.partition, self.config.run.project)
-        return Column(found, flops, memory_figures(found, self.rate[1]), speed, cost)
+        return Column(found, flops, memory_figures(found, self.rate[1], memory_of(self.config, found)), speed, cost)
 
 
-def memory_figures(found: Fit, measured: Measured | None = None) -> dict[str, Figure]:
-    """Returns GB a rank by part and their sum, with a band where the formula was compared with GPUs."""
+def memory_figures(found: Fit, measured: Measured | None, reference: Figure) -> dict[str, Figure]:
+    """Returns GB a rank by part and the peak, with a band where the formula was compared with GPUs.
+
+    Args:
+        found: the column. measured: a run of the same shape.
+        reference: of a second model, which is there before step 1 alone.
+    """
     from launch.plan.explain import memory_formula
 
     made = {
         part: Figure(getattr(found.memory, part).accelerator / GB, "GB", FORMULA, memory_formula(found, part)) for part in PARTS
     }
-    total = found.memory.total.accelerator / GB
+    total, phase = found.memory.total.accelerator / GB, phase_bytes(found, reference) / GB
     error, source = memory_band(found.setup.engine, found.adapter, on_host=found.on_host)
     if measured is not None and measured.memory_error is not None:
         error, source = abs(measured.memory_error), f"run {measured.run}: measured over predicted {1 + measured.memory_error:.2f}"
@@ -269,10 +288,12 @@ def memory_figures(found: Fit, measured: Measured | None = None) -> dict[str, Fi
     made["logits, buffers"] = Figure(
         (both[0].value or 0.0) + (both[1].value or 0.0), "GB", FORMULA, f"logits: {both[0].formula}; buffers: {both[1].formula}"
     )
-    made["peak"] = Figure(
-        total, "GB", FORMULA, "sum of the parts; kernels, NCCL and the allocator's gaps have the 8 % that stay free", source,
-        None if error is None else total * error,
-    )
+    formula = "sum of the parts; kernels, NCCL and the allocator's gaps have the 8 % that stay free"
+    if phase > total:
+        formula = f"the reference's pass before step 1: parameters + optimizer + a chunk of logits + the reference; a step: {total:.4g} GB"
+    peak = max(total, phase)
+    made["peak"] = Figure(peak, "GB", FORMULA, formula, source, None if error is None else peak * error)
+    made["reference"] = reference
     return made
 
 
@@ -287,7 +308,7 @@ def _rate(
     if calibrate is not None:
         measured = measured_of(calibrate, config, model)
         labelled = work.labelled if isinstance(work, Work) else 1.0
-        flops = flops_of(model, config.data.sequence_length, labelled)
+        flops = flops_of(model, config.data.sequence_length, labelled, looks_of(config.objective.name))
         return measured_rate(measured, flops, config.training.gradient_checkpointing, card), measured
     if card is None:
         sentence = f"speed: no peak rate is known for {gpu}; a run of this shape gives it: aisc plan ... --calibrate RUN"
@@ -299,7 +320,7 @@ def _rate(
 
 def _model(config: RunConfig, facts: Facts) -> Model:
     lora = _lora(config.adapter) if config.adapter.name == "lora" else None
-    model = model_of(facts.model, lora)
+    model = model_of(facts.model, lora, is_reward=config.objective.name == "reward")
     if model is None:
         family = facts.model.get("model_type", "unknown")
         raise LaunchError(
@@ -313,7 +334,7 @@ def _adapted(facts: Facts) -> Model | None:
 
 
 def _adapted_for(model: Model, facts: Facts) -> Model | None:
-    return None if model.is_adapted else _adapted(facts)
+    return None if model.is_adapted or model.is_reward else _adapted(facts)
 
 
 def _lora(adapter: AdapterSection) -> dict[str, Any]:

@@ -190,6 +190,7 @@ def _need(plan: Plan, site: Site) -> Rows:
         ("GPUs", f"{column.fit.ranks} x {plan.gpu}", f"{plan.nodes.count} nodes" if plan.nodes.count > 1 else "1 node"),
         ("utilisation", *_shown(plan.rate.figure)),
         ("speed", *_shown(column.speed.tokens_per_s)),
+        *([("before step 1", *_shown(column.speed.reference_h))] if column.speed.reference_h.value else []),
         ("wall time", *_shown(column.speed.wall_h)),
         ("GPU-hours", *_shown(column.cost.gpu_hours)),
         ("list price", *_shown(column.cost.list_price)),

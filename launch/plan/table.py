@@ -12,7 +12,7 @@ from launch.plan.work import Work, spell_tokens
 LABEL, WIDTH, SCREEN = 15, 12, 80
 MARKS = {GIVEN: "g", MEASURED: "m", PUBLISHED: "p", FORMULA: "f"}
 # Figures of a column by the name that --explain takes, and those of the whole plan.
-OF_COLUMNS = (*ROWS, "tokens/s", "step", "communication", "wall", "GPU-hours", "list", "net")
+OF_COLUMNS = (*ROWS, "reference", "tokens/s", "step", "communication", "reference pass", "wall", "GPU-hours", "list", "net")
 OF_PLAN = ("MFU", "FLOPs", "tokens", "steps", "checkpoint", "checkpoints", "export", "store", "free")
 
 
@@ -117,7 +117,7 @@ def _marker(plan: Plan) -> str:
 
 def _sources(plan: Plan, site: Site) -> list[str]:
     rate = plan.rate.figure
-    lines = []
+    lines = _passes(plan)
     if rate.value is not None:
         what = f"MFU {100 * rate.value:.0f} %" if rate.unit == "of peak" else f"{spell(rate.value)} {rate.unit} a rank"
         lines += _wrapped("time from", f"{what} ({rate.basis}: {rate.formula if rate.basis != MEASURED else rate.source})")
@@ -126,6 +126,18 @@ def _sources(plan: Plan, site: Site) -> list[str]:
     if plan.column.cost.list_price.value is not None:
         lines += _wrapped("price from", plan.column.cost.list_price.source)
     return [*lines, *_disk(plan)]
+
+
+def _passes(plan: Plan) -> list[str]:
+    """Returns a line for each forward pass that an objective of preferences adds."""
+    column, lines = plan.column, []
+    if hours := column.speed.reference_h.value:
+        lines += _wrapped("reference", f"{spell_hours(hours)} of wall before step 1, once: a forward pass over all documents (f)")
+    if model := column.memory["reference"].value:
+        lines += _wrapped("" if lines else "reference", f"a second model of {model:.1f}\u00a0GB whole on each GPU, let go before step 1 (f)")
+    if column.flops.looks:
+        lines += _wrapped("kto", "each step has one more forward pass, over its whole batch, for the baseline (f)")
+    return lines
 
 
 def _disk(plan: Plan) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from configs.durations import parse_duration
 from configs.schema import RunConfig
+from configs.schema.objective import REFERENCED
 from launch.plan.figures import FORMULA, GIVEN, MEASURED, Figure, spell
 
 
@@ -39,6 +40,7 @@ class Work:
         labelled: share of the tokens that are learned.
         held_out_tokens: of one evaluation; None: not known.
         evaluations, saves: how many of each in the whole run.
+        reference_tokens: of the reference model's pass before step 1; None: not known.
     """
 
     tokens: Figure
@@ -49,6 +51,7 @@ class Work:
     held_out_tokens: float | None
     evaluations: int
     saves: int
+    reference_tokens: float | None = 0.0
 
     @property
     def num_steps(self) -> int:
@@ -84,6 +87,8 @@ def work_of(config: RunConfig, count: Size | None) -> Work | str:
         basis = MEASURED if count.is_counted else GIVEN if count.said_by else FORMULA
         source = count.said_by or "estimated from a sample of the rows"
     seen = steps * rows * row_tokens
+    held_out = _held_out(config, count)
+    referenced = config.objective.name in REFERENCED
     of = f"{training.duration}" + (f" of {count.rows:,} rows" if count is not None else "")
     return Work(
         tokens=Figure(seen, "tokens", basis, f"steps x rows a step x tokens a row = {steps:,} x {rows} x {row_tokens:,.1f}", source),
@@ -91,9 +96,10 @@ def work_of(config: RunConfig, count: Size | None) -> Work | str:
         epoch_tokens=None if count is None else float(count.tokens),
         row_tokens=row_tokens,
         labelled=labelled,
-        held_out_tokens=_held_out(config, count),
+        held_out_tokens=held_out,
         evaluations=_times(config.evaluation.every, steps) + config.evaluation.before if _evaluates(config) else 0,
         saves=_times(config.checkpoint.every, steps),
+        reference_tokens=0.0 if not referenced else None if count is None else count.tokens + (held_out or 0.0),
     )
 
 

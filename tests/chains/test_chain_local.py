@@ -119,6 +119,11 @@ def test_killed_on_the_way_it_goes_on_as_if_it_had_not_been(place: Path, release
         (("stages.evaluate.packs=[hkk]",), ["hkk: no such pack or task; did you mean hk?"]),
         (("stages.evaluate.forgetting=gone.txt",), ["stages.evaluate.forgetting=gone.txt: no such file"]),
         (("stages.release.dtype=fp8",), ["stages.release.dtype=fp8: expected one of float32"]),
+        (
+            ("stages.sft.objective=reward", "cluster.stages=[train,eval,export]"),
+            ["stages.dpo: stages.sft makes a reward model", "eval, export: belongs to a single run", "stages.evaluate: {}, stages.release: {}"],
+        ),
+        (("stages.dpo.objective=reward",), ["stages.evaluate: stages.dpo makes a reward model", "leave release out"]),
         (("data.licence=", "stages.dpo.data.sequence_length=4096"), ["no licence", "4096: the model has 2048 positions", "(stage dpo)"]),
     ],
 )

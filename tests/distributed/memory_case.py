@@ -30,11 +30,17 @@ from train.objectives import Sft
 from train.optimizer import build_optimizer
 from train.prove.forked import run_ranks
 from train.rehearsal import worst_batch
+from train.reward_scores import RewardScores
 from train.scores import Scores
 
 RANKS = 4
 LAYERS = 12
-CASES = [*((name, "fp32", LAYERS) for name in ENGINES), *((f"zero{stage}", "bf16", 2) for stage in (1, 2, 3))]
+# Engine, precision, layers, whether it is a reward model.
+CASES = [
+    *((name, "fp32", LAYERS, False) for name in ENGINES),
+    *((f"zero{stage}", "bf16", 2, False) for stage in (1, 2, 3)),
+    ("ddp", "fp32", 2, True),
+]
 ROWS, LENGTH = 1, 8
 # 119 M parameters. Rows of 3,326 and 8,004 do not divide by 4 and 8, so that padding shows.
 VALUES: dict[str, Any] = {
@@ -58,6 +64,11 @@ DEEPSPEED = {
     }
 }
 STACK = ("accelerate", "deepspeed", "transformers.models.llama.modeling_llama", "torch.distributed.fsdp")
+
+
+def case_name(name: str, precision: str, layers: int, is_reward: bool) -> str:
+    """Returns what a case is called: `zero2 bf16`, `ddp fp32 reward`."""
+    return f"{name} {precision}{' reward' if is_reward else ''}"
 
 
 def unique_bytes(tensors: Iterable[Tensor | None]) -> int:
@@ -115,7 +126,7 @@ def resident_bytes() -> int:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
 
 
-def constant_model(layers: int) -> nn.Module:
+def constant_model(layers: int, is_reward: bool) -> nn.Module:
     """Returns the model with every weight the same: drawing them would take most of the time."""
     with no_init_weights():
         network = models.load_model(
@@ -124,6 +135,7 @@ def constant_model(layers: int) -> nn.Module:
             attention_name=VARLEN_CPU,
             device=torch.device("cpu"),
             seed=1,
+            is_reward=is_reward,
         )
     network.tie_weights()  # type: ignore[operator]
     with torch.no_grad():
@@ -132,7 +144,7 @@ def constant_model(layers: int) -> nn.Module:
     return network
 
 
-def measure(name: str, precision: str, layers: int) -> dict[str, Any]:
+def measure(name: str, precision: str, layers: int, is_reward: bool) -> dict[str, Any]:
     """Makes an update and returns what this rank holds in the second one, when gradients take most."""
     at_first = resident_bytes()
     started = time.monotonic()
@@ -141,7 +153,8 @@ def measure(name: str, precision: str, layers: int) -> dict[str, Any]:
         section = EngineSection(name=name, backend="gloo", deepspeed=DEEPSPEED if name.startswith("zero") else None)
         training = TrainingSection(precision=precision, micro_batch_size=ROWS)
         engine = build_engine(section, training, context)
-        scores = Scores(constant_model(layers), precision=precision if engine.autocasts else "fp32")
+        kind = RewardScores if is_reward else Scores
+        scores = kind(constant_model(layers, is_reward), precision=precision if engine.autocasts else "fp32")
         module = engine.prepare(scores, lambda named: build_optimizer(OptimizerSection(name="adamw"), named, 1e-4))
         objective, batch = Sft(), worst_batch(ROWS, LENGTH, VALUES["vocab_size"], context.device)
 
@@ -166,14 +179,14 @@ def measure(name: str, precision: str, layers: int) -> dict[str, Any]:
         distributed.shutdown()
 
 
-def model(layers: int) -> Model:
+def model(layers: int, is_reward: bool = False) -> Model:
     """Returns the model's shapes."""
-    found = model_of({**VALUES, "num_hidden_layers": layers})
+    found = model_of({**VALUES, "num_hidden_layers": layers}, is_reward=is_reward)
     assert found is not None
     return found
 
 
-def expected(name: str, precision: str, layers: int, rank: int) -> dict[str, int]:
+def expected(name: str, precision: str, layers: int, is_reward: bool, rank: int) -> dict[str, int]:
     """Returns what configs/memory.py says that `rank` holds."""
     setup = Setup(
         engine=name,
@@ -184,7 +197,7 @@ def expected(name: str, precision: str, layers: int, rank: int) -> dict[str, int
         sequence_length=LENGTH,
         zero=ZERO,
     )
-    memory = estimate(model(layers), setup, rank)
+    memory = estimate(model(layers, is_reward), setup, rank)
     return {part: getattr(memory, part).accelerator for part in ("parameters", "gradients", "optimizer", "buffers")}
 
 
@@ -193,11 +206,9 @@ def main() -> None:
     for name in STACK:
         importlib.import_module(name)
     found = {}
-    for name, precision, layers in CASES:
-        ranks = run_ranks(RANKS, measure, name, precision, layers)
-        found[f"{name} {precision}"] = [
-            {"held": held, "expected": expected(name, precision, layers, rank)} for rank, held in enumerate(ranks)
-        ]
+    for case in CASES:
+        ranks = run_ranks(RANKS, measure, *case)
+        found[case_name(*case)] = [{"held": held, "expected": expected(*case, rank)} for rank, held in enumerate(ranks)]
     print(json.dumps({"parameters": numel(model(LAYERS).parameters), "cases": found}))
 
 

@@ -192,6 +192,28 @@ def curve(folder: Path, plan: Arrangement, name: str, optimizer: str) -> dict[st
     return {"loss": [o.loss for o in outcomes], "grad_norm": [o.grad_norm for o in outcomes]}
 
 
+def stopped(folder: str) -> list[int]:
+    """Returns how many documents this rank knows after a pass of the reference that only rank 1 wants to stop, and after the rest."""
+    import torch
+    import torch.distributed as dist
+
+    from train import attention, distributed
+    from train.distributed import Dims
+    from train.evaluate import Evaluator
+    from train.reference_pass import Column, advance
+
+    distributed.start("gloo", "cpu")
+    attention.register()
+    rank = dist.get_rank()
+    store = Store(Path(folder) / "answers-False")
+    evaluator = Evaluator(store, Dims(rank, 2, 2), torch.device("cpu"), 1, 0)
+    asked = iter((False, rank == 1))
+    begun = advance(make_scores("dpo"), evaluator, Column.empty(store), lambda: next(asked))
+    whole = advance(make_scores("dpo"), evaluator, begun)
+    distributed.shutdown()
+    return [int(begun.done.sum()), int(whole.done.sum())]
+
+
 def make_scores(name: str) -> Any:
     """Returns the scores of a small model, the same on every rank."""
     import torch
@@ -247,6 +269,7 @@ def main() -> None:
                 found[label] = run_ranks(plan.world, curves, str(folder), values, label == "mutant", timeout_s=120)[0]
             except RanksFailed as error:
                 found[label] = {"error": str(error)}
+        found["stopped"] = run_ranks(2, stopped, str(folder), timeout_s=120)
         found["rows"] = {str(packing): Store(folder / f"answers-{packing}").num_rows for packing in (True, False)}
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found["cpu_s"] = round(sum(usage.ru_utime + usage.ru_stime for usage in spent), 1)

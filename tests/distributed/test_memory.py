@@ -11,11 +11,11 @@ from configs.facts import Facts, Shape
 from configs.site import Site
 from launch.plan import make_plan
 from launch.plan.figures import GB
-from tests.distributed.memory_case import CASES, DEEPSPEED, LENGTH, RANKS, ROWS, VALUES, ZERO
+from tests.distributed.memory_case import CASES, DEEPSPEED, LENGTH, RANKS, ROWS, VALUES, ZERO, case_name
 from tests.scenario import run_scenario
 
 BOUND = 0.02
-NAMES = [f"{name} {precision}" for name, precision, _ in CASES]
+NAMES = [case_name(*case) for case in CASES]
 # ZeRO-3 keeps its bucket for the whole run; ZeRO-1, measured between micro-batches, until gradients are reduced.
 WITH_BUCKET = ("zero1 fp32", "zero3 fp32", "zero3 bf16")
 PARTS = ("parameters", "gradients", "optimizer")
@@ -40,7 +40,7 @@ def test_unique_storages_are_what_the_formula_says(measured: dict[str, Any], cas
         assert rank["held"][part] == pytest.approx(rank["expected"][part], rel=BOUND)
 
 
-def planned(name: str, precision: str, layers: int) -> dict[str, float]:
+def planned(name: str, precision: str, layers: int, is_reward: bool) -> dict[str, float]:
     """Returns the bytes by part that `aisc plan` shows for a case."""
     values = {**VALUES, "num_hidden_layers": layers}
     loaded = compose.load(
@@ -52,6 +52,7 @@ def planned(name: str, precision: str, layers: int) -> dict[str, float]:
             f"training.precision={precision}",
             "training.duration=3 steps",
             f"engine.name={name}",
+            *(["objective=reward"] if is_reward else []),
         ]
     )
     facts = Facts(num_gpus=0, model=values, world_size=RANKS)
@@ -62,11 +63,11 @@ def planned(name: str, precision: str, layers: int) -> dict[str, float]:
     return {part: (column.memory[part].value or 0.0) * GB for part in PARTS}
 
 
-@pytest.mark.parametrize(("name", "precision", "layers"), CASES)
-def test_a_plan_shows_what_the_fullest_rank_holds(measured: dict[str, Any], name: str, precision: str, layers: int) -> None:
-    shown = planned(name, precision, layers)
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_a_plan_shows_what_the_fullest_rank_holds(measured: dict[str, Any], case: tuple[str, str, int, bool]) -> None:
+    shown = planned(*case)
     for part in PARTS:
-        held = max(rank["held"][part] for rank in measured["cases"][f"{name} {precision}"])
+        held = max(rank["held"][part] for rank in measured["cases"][case_name(*case)])
         assert held == pytest.approx(shown[part], rel=BOUND), part
 
 

@@ -51,3 +51,8 @@ def test_a_baseline_per_micro_batch_is_caught(curves: dict[str, Any], optimizer:
     assert "error" not in curves["mutant"], curves["mutant"]["error"]
     case = f"kto/{optimizer}"
     assert worst(curves["mutant"][case], curves["one process"][case]) > 100 * BOUND
+
+
+def test_one_rank_stops_the_pass_of_the_reference_on_all(curves: dict[str, Any]) -> None:
+    """Two batches of one row on each of two ranks: 4 rows of a pair; then the rest."""
+    assert curves["stopped"] == [[8, 20], [8, 20]]

@@ -218,7 +218,7 @@ def our_curve(case: Case, folder: Path, model: Any, reference: Any, items: list[
     from train.evaluate import Evaluator
     from train.objectives import Documents, build_objective, look_at_window
     from train.optimizer import build_optimizer
-    from train.reference import log_probabilities
+    from train.reference_pass import log_probabilities
     from train.reward_scores import RewardScores
     from train.scores import Scores
     from train.step import train_step

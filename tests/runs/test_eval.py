@@ -149,6 +149,7 @@ def test_an_over_trained_model_trips_the_gate(aisc: Aisc, place: Path) -> None:
     (path,) = (place / "out").glob("spoilt-*.json")
     verdict = json.loads(path.read_text())["forgetting"]
     assert code == 1 and "forgetting  TRIPPED" in text and "release of this model is refused" in text
+    assert "failed: the forgetting gate tripped: loss on general text" in text and "nats/token; bound +" in text
     assert verdict["tripped"] and verdict["low"] > verdict["bound"]
     assert verdict["base_weights"] == weight_hashes(place / "base")
 

@@ -151,7 +151,7 @@ def plain_accuracy(model: Path, held_out: Store) -> float:
 
 @pytest.mark.usefixtures("one_thread", "own_signals")
 @pytest.mark.parametrize("name", CASES)
-def test_from_chance_to_nine_in_ten(corpus: Path, name: str) -> None:
+def test_from_chance_to_nine_in_ten(corpus: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run, (before, after) = learn(corpus, name)
     print(f"{name}: held-out accuracy {before['eval_accuracy']:.3f} -> {after['eval_accuracy']:.3f}")
     assert 0.35 <= before["eval_accuracy"] <= 0.65
@@ -159,4 +159,9 @@ def test_from_chance_to_nine_in_ten(corpus: Path, name: str) -> None:
     assert after["eval_loss"] < before["eval_loss"] and after["eval_margin"] > before["eval_margin"]
     if name == "reward":
         (part,) = (path for path in (corpus / "stores").glob("*/validation") if Store(path).supervised == Store(path).num_documents)
+        said = capsys.readouterr().out
+        assert f"AutoModelForSequenceClassification loads {run / 'model'}" in said and "aisc chat" not in said
         assert plain_accuracy(run / "model", Store(part)) == after["eval_accuracy"]
+        for words in (["eval", str(run)], ["export", str(run), "--release"]):
+            assert main(words) == 2
+            assert f"{run.name}: a reward model, which scores answers and writes none, so " in capsys.readouterr().err

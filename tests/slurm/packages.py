@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.debian import NotCovered, exit_code, install
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 PACKAGE_OF = {
@@ -26,10 +27,7 @@ PACKAGE_OF = {
 # The database's half of slurmdbd is a file, not a command.
 PLUGIN, PLUGIN_PACKAGE = "slurm-wlm/accounting_storage_mysql.so", "slurm-wlm-mysql-plugin"
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
-
-
-class NotCovered(RuntimeError):
-    """No cluster can be made here; the message says what is missing and what is not tested therefore."""
+WORDS = "tests/slurm: not covered here"
 
 
 def missing() -> list[str]:
@@ -50,44 +48,27 @@ def ensure() -> None:
     packages = missing()
     if os.geteuid() != 0:
         raise NotCovered(
-            "tests/slurm: not covered here: launch, survival and pre-flight on a real Slurm. The test cluster makes network\n"
+            f"{WORDS}: launch, survival and pre-flight on a real Slurm. The test cluster makes network\n"
             f"namespaces and needs root{' and: ' + ' '.join(packages) if packages else ''}. As root: make slurm"
         )
     if not packages:
         return
-    if shutil.which("apt-get") is None:
-        raise NotCovered(f"tests/slurm: not covered here: no apt-get to install {' '.join(packages)}")
-    _apt_get("update")
     own_policy = not POLICY.exists()
     if own_policy:
         POLICY.write_text("#!/bin/sh\nexit 101\n")
         POLICY.chmod(0o755)
     try:
-        _apt_get("install", "--yes", "--no-install-recommends", *packages)
+        install(packages, WORDS)
     finally:
         if own_policy:
             POLICY.unlink(missing_ok=True)
     if missing():
-        raise NotCovered(f"tests/slurm: not covered here: still missing after apt-get: {' '.join(missing())}")
-
-
-def _apt_get(*arguments: str) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        ["apt-get", "--quiet=2", *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
-    if done.returncode:
-        raise NotCovered(f"tests/slurm: not covered here: apt-get {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+        raise NotCovered(f"{WORDS}: still missing after apt-get: {' '.join(missing())}")
 
 
 def main() -> int:
-    """Installs; without root it says what is not covered, and only in CI ($CI) this is a failure. 3: not covered."""
-    try:
-        ensure()
-    except NotCovered as reason:
-        print(reason, file=sys.stderr)
-        return 1 if os.environ.get("CI") else 3
-    return 0
+    """Installs; returns the exit code."""
+    return exit_code(ensure)
 
 
 if __name__ == "__main__":

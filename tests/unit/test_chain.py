@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+import launch.chain
 from cli.main import main
 from configs import atomic
 from configs.chain import is_chain, read_chain
 from configs.errors import CheckpointError, LaunchError
-from launch.chain import ChainFolder, ChainInfo, StageState, verified_model
+from launch.chain import ChainFolder, begin, end, verified_model
 from launch.chain_queue import end_job
 from launch.chain_states import current_states
-from launch.records import Job, JobStart, read_start, write_job, write_start
+from launch.records import JobStart, read_start, write_start
+from tests.small_chain import small_chain
+
+JOB = {"SLURM_JOB_ID": "10", "SLURM_RESTART_COUNT": "0"}
 
 
 @pytest.fixture
 def chain(tmp_path: Path) -> ChainFolder:
     """A chain of sft, dpo and evaluate; sft is done, job 11 (dpo) follows job 10, job 12 (eval) follows 11."""
-    made = ChainFolder(tmp_path / "onc-2b81f0")
-    sft, dpo = made.run_of("sft").path, made.run_of("dpo").path
-    (sft / "model").mkdir(parents=True)
-    (sft / "model" / "model.safetensors").write_bytes(b"weights")
-    outputs = {"model/model.safetensors": atomic.sha256_file(sft / "model" / "model.safetensors")}
-    atomic.write_json(sft / "manifest.json", {"outputs": outputs})
-    (dpo / "jobs").mkdir(parents=True)
-    write_job(sft, Job(10, "train", 1.0, 1, 1))
-    write_job(dpo, Job(11, "train", 2.0, 1, 1, after=10))
-    write_job(dpo, Job(12, "eval", 3.0, 1, 1, after=11))
-    stages = [
-        StageState(name="sft", kind="train", run=sft.name, identity="a", former=None),
-        StageState(name="dpo", kind="train", run=dpo.name, identity="b", former="sft"),
-        StageState(name="evaluate", kind="evaluate", run=dpo.name, identity="c", former="dpo"),
-    ]
-    made.write(ChainInfo(stem="onc", folder=str(tmp_path), command="aisc launch onc.yaml", created=1.0, stages=stages))
-    return made
+    return small_chain(tmp_path)
 
 
 def start(stage: str, job_id: int, verdict: str, cause: str = "") -> JobStart:
@@ -84,7 +74,7 @@ def test_a_job_refuses_a_changed_model_and_tells_those_behind_it(chain: ChainFol
 
 def test_a_training_that_fails_is_told_to_the_stages_behind_it(chain: ChainFolder) -> None:
     write_start(chain.run_of("sft").path, start("train", 10, "failed", "1 of 21 rows cannot be used"))
-    said = end_job(chain, "sft")
+    said = end_job(chain, "sft", 1, JOB)
     assert f"{chain.run_of('dpo').name}: train (job 11) is cancelled" in said and "eval (job 12) is cancelled" in said
     told = read_start(chain.run_of("dpo").path, 11, 0)
     assert told is not None and told.cause == "stage sft (job 10) failed: 1 of 21 rows cannot be used"
@@ -93,13 +83,64 @@ def test_a_training_that_fails_is_told_to_the_stages_behind_it(chain: ChainFolde
 
 def test_a_training_that_is_requeued_is_no_end(chain: ChainFolder) -> None:
     write_start(chain.run_of("sft").path, start("train", 10, "requeued", "preempted"))
-    assert end_job(chain, "sft") == "stage sft: requeued"
+    assert end_job(chain, "sft", 1, JOB) == "stage sft: requeued"
     assert read_start(chain.run_of("dpo").path, 11, 0) is None
 
 
 def test_one_command_at_a_time_runs_a_chain(chain: ChainFolder) -> None:
     with chain.held(), pytest.raises(LaunchError, match="another command runs this chain"), chain.held():
         pass
+
+
+def test_two_who_change_a_chain_at_once_both_count(chain: ChainFolder) -> None:
+    other = threading.Thread(target=end, args=(chain, "dpo", "failed", "of the other"))
+    with chain.changing():
+        info = chain.info()
+        other.start()
+        other.join(timeout=0.2)
+        info.stages[0].state = "done"
+        chain.write(info)
+    other.join()
+    assert [(stage.state, stage.cause) for stage in chain.info().stages[:2]] == [("done", ""), ("failed", "of the other")]
+
+
+def test_one_who_waits_too_long_says_for_what(chain: ChainFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.chain, "CHANGE_WAIT_S", 0.1)
+    with chain.changing(), pytest.raises(LaunchError, match=r"chain\.json: another process has kept it for 0 s; look at its disk"):
+        chain.change("dpo", state="done")
+
+
+@pytest.mark.parametrize("text", ["{", '{"stem": "onc"}'])
+def test_a_damaged_chain_says_how_to_go_on(chain: ChainFolder, text: str) -> None:
+    (chain.path / "chain.json").write_text(text)
+    with pytest.raises(LaunchError, match="Remove it and give the chain's command again"):
+        chain.info()
+
+
+def test_a_finished_training_does_not_go_over_to_another_beginning(chain: ChainFolder) -> None:
+    dpo = chain.run_of("dpo")
+    dpo.claim().finish("done", 0)
+    atomic.write_json(dpo.result_path, {})
+    chain.change("dpo", state="done", taken={"model/model.safetensors": "of a training that was removed by hand"})
+    with pytest.raises(CheckpointError, match=f"began from another model of stage sft .* remove {dpo.path}"):
+        begin(chain, "dpo")
+
+
+def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> None:
+    for job in (11, 12):
+        (chain.run_of("dpo").path / "jobs" / f"{job}.json").unlink()
+    chain.change("evaluate", state="running", began=time.time())
+    with chain.held():
+        assert current_states(chain)[2].state == "running"
+    stage = current_states(chain)[2]
+    assert stage.state == "stopped" and "the same command continues" in stage.cause
+
+
+def test_a_stage_that_runs_here_after_its_job_failed_is_running(chain: ChainFolder) -> None:
+    write_start(chain.run_of("dpo").path, start("eval", 12, "failed", "no such pack"))
+    assert current_states(chain)[2].state == "failed"
+    chain.change("evaluate", state="running", began=3.0)
+    assert current_states(chain)[2].state == "running"
 
 
 def test_who_wins(tmp_path: Path) -> None:

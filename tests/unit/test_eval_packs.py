@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cli.eval_target import find_target
 from configs.errors import DataError, UserError
 from configs.schema.evaluation import PACKS
 from train.harness import require_harness, shipped_questions
@@ -26,6 +27,16 @@ def write(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
     path = folder / name
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def test_a_folder_named_like_a_checkpoint_that_is_none_is_said(tmp_path: Path) -> None:
+    for text in ("/checkpoints/step-5", str(tmp_path / "a" / "b" / "c" / "checkpoints" / "step-5")):
+        with pytest.raises(UserError, match="not the folder of a run's checkpoint"):
+            find_target(text, tmp_path)
+    model = tmp_path / "checkpoints" / "step-5"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    assert find_target(str(model), tmp_path).folder == model
 
 
 def test_every_task_is_a_file_of_its_pack_and_the_other_way_round() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.help import VERBS, verb_help
 from cli.main import main
 from configs import compose
 from configs.durations import parse_duration
@@ -155,6 +156,24 @@ def test_help_needs_no_heavy_library_and_half_a_second(verb: list[str], tmp_path
     assert (code, modules) == (0, [])
     assert said.startswith("aisc")
     assert cpu_s < (0.5 if not verb else 1.0), f"{cpu_s:.2f} s"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs", "shw", "x"], "aisc runs shw: no such word, and no run of that name; did you mean show?"),
+        (["export", "x", "--licens=a=b"], "--licens: no such option; did you mean --licence?"),
+        (["export", "x", "--licence=a=b"], "--licence: is said for a release; expected --release too"),
+    ],
+)
+def test_a_mistyped_word_gets_the_nearest(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_80_columns(verb: str) -> None:
+    assert max(map(len, verb_help(verb, []).splitlines())) <= 80
 
 
 def test_a_refused_configuration_needs_no_heavy_library_and_two_seconds(place: Path) -> None:

@@ -18,6 +18,7 @@ from configs.schema import DataSection
 from data_pipelines.build import Prepared, prepare
 from data_pipelines.decontaminate import read_items
 from data_pipelines.duplicates import AllMarks, across, marks_of, within
+from data_pipelines.gates import make_gates
 from data_pipelines.index import Store
 from data_pipelines.split import group_name, hash_key, hold_out, proof
 from tests.kills.lab import make_tokenizer
@@ -93,6 +94,7 @@ def test_dropped_they_are_counted_and_reported_they_stay(tmp_path: Path, tokeniz
     reported = prepared(tmp_path, tokenizer, duplicates="report", **files)
     # Copies letter by letter of a held-out file were never trained on, whatever is asked.
     assert lines_of(reported.train) == set(range(1, 31)) - {3} and reported.account.duplicates["near"] == 1
+    assert reported.account.notes == ["1 training documents are also in data.validation: left out of training"]
     off = prepared(tmp_path, tokenizer, duplicates="off", **files)
     assert lines_of(off.train) == set(range(1, 31)) - {3} and off.account.duplicates == {}
     assert len({one.fingerprint for one in (dropped, reported, off)}) == 3
@@ -155,7 +157,7 @@ def leaky(folder: Path) -> tuple[str, str, list[int]]:
     items = [{"question": QUESTION_ZH, "choices": ["甲", "乙"]}, {"question": QUESTION_EN, "answer": "A"}, {"question": "too short"}]
     spellings = [
         TO_SIMPLIFIED.convert(QUESTION_ZH), QUESTION_ZH.translate(FULL), " ".join(QUESTION_ZH), f"考題：「{QUESTION_ZH}」答案是甲。",
-        QUESTION_EN.upper(), QUESTION_EN.translate(FULL), QUESTION_EN.replace(" ", "\n\t "), QUESTION_EN.replace(" ", ", "), "Q: " + QUESTION_EN + " A",
+        QUESTION_EN.upper(), QUESTION_EN.translate(FULL), QUESTION_EN.replace(" ", "\n\t "), QUESTION_EN.replace(" ", ", "), "Q: " + QUESTION_EN + " A", QUESTION_EN.replace("elective", "elec\u00adt\u200bive"),
     ]  # fmt: skip
     rows = list(map(chat, texts(40, 9)))
     lines = list(range(4, 4 + len(spellings)))
@@ -173,10 +175,10 @@ def test_evaluation_items_leave_the_training_rows_in_any_spelling(tmp_path: Path
     assert (said["rows"], said["items"], said["too_short"], said["items_met"]) == (len(lines), 3, 1, 2)
     assert said["lines"] == {"t.jsonl": lines} and said["files"] == ["e.jsonl"]
     assert found.account.sources["train"].lost["dropped, holds an evaluation item"][0] == len(lines)
-    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out; 1 items too short to look for" in found.account.summary()
+    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out; 1 items too short or too common to look for" in found.account.summary()
     kept = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation], contaminated="report")
     assert len(lines_of(kept.train)) == 42 and kept.account.contamination["rows"] == len(lines)
-    with pytest.raises(DataError, match=r"9 training rows hold an evaluation item \(t.jsonl line 4, 5, 6, 7, 8, ...\)"):
+    with pytest.raises(DataError, match=r"10 training rows hold an evaluation item \(t.jsonl line 4, 5, 6, 7, 8, ...\)"):
         prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation], contaminated="refuse")
 
 
@@ -185,6 +187,21 @@ def test_other_evaluation_items_are_another_store(tmp_path: Path, tokenizer: str
     first = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation])
     write(Path(evaluation), [{"question": QUESTION_EN}])
     assert prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation]).fingerprint != first.fingerprint
+
+
+def test_files_of_one_name_keep_their_lines_apart(tmp_path: Path, tokenizer: str) -> None:
+    evaluation, _, lines = leaky(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "rows" / name).mkdir(parents=True)
+        (tmp_path / "rows" / name / "t.jsonl").write_bytes((tmp_path / "t.jsonl").read_bytes())
+    found = prepared(tmp_path, tokenizer, train=str(tmp_path / "rows"), decontaminate=[evaluation])
+    assert found.account.contamination["lines"] == {str(tmp_path / "rows" / name / "t.jsonl"): lines for name in ("a", "b")}
+
+
+def test_a_gate_with_nothing_to_look_for_is_an_error(tmp_path: Path) -> None:
+    evaluation = write(tmp_path / "e.jsonl", [{"question": QUESTION_EN, "answer": str(i)} for i in range(12)])
+    with pytest.raises(DataError, match="every piece of its 12 items stands in more than 10 of them"):
+        make_gates(DataSection(decontaminate=[evaluation]), held_out_from=1)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
@@ -220,6 +237,8 @@ def test_evaluation_files_of_every_kind_and_phrases_of_the_benchmark(tmp_path: P
     many = write(tmp_path / "c.jsonl", [{"q": phrase + text} for text in texts(20, 4)])
     assert read_items([many]).found_in([phrase]) == [None]
     assert read_items([many]).common_pieces > 0
+    write(tmp_path / "c.jsonl", [{"q": QUESTION_EN}] * 11 + [{"q": QUESTION_ZH}])
+    assert (read_items([many]).num_items, read_items([many]).checked) == (12, 1)
 
 
 @pytest.mark.parametrize(

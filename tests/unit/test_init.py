@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from cli.init import sequence_length
 from cli.main import main
 from cli.translate import translate
 from configs import compose
+from data_pipelines.formats import FORMATS
+from data_pipelines.formats.document import Chat
 from tests.kills.lab import make_chats, make_tokenizer
 
 
@@ -115,10 +119,87 @@ def test_from_axolotl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_every_key_is_carried_or_listed() -> None:
-    values = {"model_name_or_path": "/m", "cutoff_len": "many", "unheard_of": 1, "seed": 3}
+    values = {"model_name_or_path": "/m", "cutoff_len": "many", "unheard_of": 1, "seed": 3, "pref_betta": 0.2}
     found = translate(values)
     assert found.values == {"model.path": "/m", "training.seed": 3}
-    assert [key for key, _ in found.left] == ["cutoff_len", "unheard_of"]
+    assert [key for key, _ in found.left] == ["cutoff_len", "unheard_of", "pref_betta"]
+    assert found.left[1:] == [("unheard_of", "no counterpart"), ("pref_betta", "no counterpart; did you mean pref_beta?")]
+
+
+ALIGNED: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("stage: dpo", {"name": "dpo"}, []),
+    (
+        "stage: dpo\npref_loss: sigmoid\npref_beta: 0.3\npref_ftx: 0.5\ndpo_label_smoothing: 0.1\nref_model: /models/a",
+        {"name": "dpo", "beta": 0.3, "nll_weight": 0.5, "label_smoothing": 0.1, "reference": "/models/a"},
+        [],
+    ),
+    ("stage: dpo\npref_loss: ipo", {"name": "dpo", "loss": "ipo", "length_normalised": True}, []),
+    ("stage: dpo\npref_loss: hinge\ndpo_label_smoothing: 0.1", {"name": "dpo", "loss": "hinge"}, ["dpo_label_smoothing"]),
+    ("stage: dpo\npref_loss: orpo\npref_beta: 0.2\npref_ftx: 1.0", {"name": "orpo", "odds_weight": 0.2}, ["pref_ftx"]),
+    # Their defaults are not ours: beta 0.1, and gamma 0.5, which is 5 times beta.
+    ("stage: dpo\npref_loss: simpo", {"name": "simpo", "beta": 0.1, "gamma_beta_ratio": 5.0}, []),
+    ("stage: dpo\npref_loss: simpo\npref_beta: 2\nsimpo_gamma: 1", {"name": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.5}, []),
+    ("stage: dpo\npref_loss: kto_pair", {"name": "kto"}, ["pref_loss"]),
+    (
+        "stage: kto\nkto_chosen_weight: 1.0\nkto_rejected_weight: 1.2\npref_ftx: 0.1\npref_bco_weight: 0.0",
+        {"name": "kto", "desirable_weight": 1.0, "undesirable_weight": 1.2},
+        ["pref_ftx"],
+    ),
+    ("stage: rm\nfinetuning_type: full\npref_beta: 0.2", {"name": "reward"}, ["pref_beta"]),
+    ("stage: ppo\npref_beta: 0.2", {}, ["stage", "pref_beta"]),
+    ("stage: dpo\npref_loss: exo", {"name": "dpo"}, ["pref_loss"]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "left"), ALIGNED)
+def test_stages_of_alignment(text: str, expected: dict[str, Any], left: list[str]) -> None:
+    found = translate({"model_name_or_path": "/m", **yaml.safe_load(text)})
+    theirs = {key.partition(".")[2]: value for key, value in found.values.items() if key.startswith("objective.")}
+    assert theirs == pytest.approx(expected) and [key for key, _ in found.left] == left
+    words = [f"objective.{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in theirs.items()]
+    assert compose.load(words).config.objective.problems() == []
+
+
+def test_data_sets_of_alignment_by_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    pairs = {"instruction": "1+1?", "chosen": "2", "rejected": "3"}
+    marked = {"conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}], "good": True}
+    (tmp_path / "data" / "pairs.json").write_text(json.dumps([pairs]))
+    (tmp_path / "data" / "marked.jsonl").write_text(json.dumps(marked))
+    info = {
+        "my-pairs": {
+            "file_name": "pairs.json",
+            "ranking": True,
+            "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
+        },
+        "marked": {
+            "file_name": "marked.jsonl",
+            "formatting": "sharegpt",
+            "columns": {"messages": "conversations", "kto_tag": "good"},
+            "tags": {"user_tag": "human", "assistant_tag": "bot"},
+            "split": "train",
+        },
+    }
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(info))
+    start = "model_name_or_path: /models/Qwen3-8B\nfinetuning_type: full\n"
+    target, said = moved_in(tmp_path, start + "stage: dpo\ndataset: my-pairs, nowhere\n", capsys)
+    source = compose.load([str(target)]).config.data.sources["my_pairs"]
+    assert (source.path, source.format, source.columns) == (str(tmp_path / "data" / "pairs.json"), "preference", {"prompt": "instruction"})
+    assert "left    dataset: nowhere: names of dataset_info.json" in said and "where input has text, join it" in said
+    assert documents_of(pairs, "preference", source.columns) == ["2", "3"]
+    target.unlink()
+    target, said = moved_in(tmp_path, start + "stage: kto\ndataset: marked\n", capsys)
+    source = compose.load([str(target)]).config.data.sources["marked"]
+    assert (source.format, source.columns) == ("kto", {"label": "good"})
+    assert "left    dataset marked: tags.assistant_tag: bot" in said and "left    dataset marked: split: no counterpart" in said
+    assert documents_of(marked, "kto", source.columns) == ["2"]
+
+
+def documents_of(row: dict[str, Any], form: str, columns: dict[str, str]) -> list[str]:
+    """The last turn of each document that a row gives, read with these columns."""
+    reader = FORMATS[form]
+    found = reader.documents(row, {**reader.FIELDS, **columns})
+    return [document.messages[-1]["content"] for document in found if isinstance(document, Chat)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import configs
 from configs.model_shapes import FAMILIES, Parameter, numel, parameters_of, with_lora
@@ -48,16 +48,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TINY = [name for name in PRESETS if name.startswith("tiny_")]
 
 
-def real(values: dict[str, Any]) -> nn.Module:
+def real(values: dict[str, Any], kind: Any = AutoModelForCausalLM, **more: Any) -> nn.Module:
     values = dict(values)
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    config = AutoConfig.for_model(values.pop("model_type"), **values, **more)
     with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
+        model: nn.Module = kind.from_config(config)
     return model
 
 
-def known(values: dict[str, Any]) -> list[Parameter]:
-    found = parameters_of(values)
+def known(values: dict[str, Any], *, is_reward: bool = False) -> list[Parameter]:
+    found = parameters_of(values, is_reward=is_reward)
     assert found is not None
     return found
 
@@ -67,6 +67,15 @@ def test_names_shapes_and_order_are_those_of_the_model(values: dict[str, Any]) -
     model = real(values)
     assert [(p.name, p.shape) for p in known(values)] == [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     assert numel(known(values)) == model.num_parameters()
+
+
+@pytest.mark.parametrize("name", [*TINY, "llama of defaults", "qwen2", "deepseek with full queries"])
+def test_a_reward_model_has_a_head_of_one_row(name: str) -> None:
+    values = {**PRESETS, **VARIANTS}[name]
+    model = real(values, AutoModelForSequenceClassification, num_labels=1)
+    found = known(values, is_reward=True)
+    assert [(p.name, p.shape) for p in found] == [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    assert found[-1].shape == (1, values.get("hidden_size", 4096))
 
 
 @pytest.mark.parametrize("values", [*PRESETS.values(), *VARIANTS.values()], ids=[*PRESETS, *VARIANTS])

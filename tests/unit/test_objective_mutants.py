@@ -23,7 +23,7 @@ from train.distributed import Dims
 from train.evaluate import Evaluator
 from train.objectives import build_objective
 from train.objectives.pairs import Answers, answers_of
-from train.reference import log_probabilities
+from train.reference_pass import log_probabilities
 
 
 def differs(name: str) -> bool:
@@ -73,5 +73,5 @@ def test_a_reference_with_dropout_is_caught(monkeypatch: pytest.MonkeyPatch, tmp
         with torch.no_grad():
             yield
 
-    monkeypatch.setattr("train.reference.inference", as_it_is)
+    monkeypatch.setattr("train.reference_pass.inference", as_it_is)
     assert not np.allclose(log_probabilities(module, evaluator), expected, rtol=1e-3)

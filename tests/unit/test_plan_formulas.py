@@ -13,7 +13,7 @@ import configs
 from configs import compose
 from configs.engine_choice import Candidate
 from configs.facts import Facts, Shape
-from configs.memory import Model, model_of
+from configs.memory import Model, Setup, estimate, model_of
 from configs.schema import RunConfig
 from configs.site import Network, Partition, Price, Project, Site
 from launch.plan import Size, budget_left, budget_problem, make_plan
@@ -22,7 +22,7 @@ from launch.plan.cases import CASES, memory_band
 from launch.plan.choice import Fit, Nodes, fit
 from launch.plan.cost import hours_of
 from launch.plan.figures import FORMULA, GB, GIVEN, MEASURED, PUBLISHED, Figure, spell, spell_hours, weakest
-from launch.plan.flops import attention_forward, flops_of
+from launch.plan.flops import attention_forward, flops_of, looks_of
 from launch.plan.speed import HOST_LINK, Rate, host_seconds, save_stall, speed_of, traffic_of
 from launch.plan.work import Work, work_of
 
@@ -87,6 +87,56 @@ def test_frozen_weights_have_no_gradient_of_their_own() -> None:
 def test_only_labelled_tokens_meet_the_head_and_a_tied_one_counts_too() -> None:
     assert flops_of(model(TINY), 7, labelled=0.5).weights == 110
     assert flops_of(model({**TINY, "tie_word_embeddings": True}), 7).weights == 120
+
+
+def test_a_reward_model_has_a_head_of_one_row_and_no_words() -> None:
+    # 64 of attention, 36 of the MLP, 4 of the head; no logits of words, whatever the embedding is tied to.
+    for tied in (False, True):
+        reward = model_of({**TINY, "tie_word_embeddings": tied}, is_reward=True)
+        assert reward is not None and flops_of(reward, 7).weights == 104
+        setup = Setup(engine="ddp", ranks=1, precision="fp32", optimizer="adamw", micro_batch_size=2, sequence_length=7)
+        memory = estimate(reward, setup)
+        # Norms of 4 three times, the embedding of 20.
+        assert memory.parameters.accelerator == 4 * (104 + 12 + 20)
+        assert memory.logits.accelerator == 14 * (4 * 4 + 8)
+
+
+def test_kto_looks_at_each_batch_once_more() -> None:
+    assert (looks_of("kto"), looks_of("dpo")) == (1, 0)
+    plain, kto = flops_of(model(TINY), 7), flops_of(model(TINY), 7, looks=1)
+    assert kto.model == plain.model + plain.forward and "kto's baseline" in kto.formula
+    given = config("training.micro_batch_size=1")
+    numbers = 8_190_735_360
+    assert traffic_of(one(given, "zero3"), 1)[0] - traffic_of(one(given, "zero3"))[0] == pytest.approx(
+        7 / 8 * one(given, "zero3").micro_batches * numbers * 2
+    )
+    assert traffic_of(one(given, "zero2"), 1) == traffic_of(one(given, "zero2"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "reference_tokens", "passes"), [("sft", 0, 1), ("orpo", 0, 1), ("simpo", 0, 1), ("reward", 0, 1), ("dpo", 20e6, 1), ("kto", 20e6, 2)]
+)
+def test_a_reference_is_a_forward_pass_over_everything_before_step_1(objective: str, reference_tokens: float, passes: int) -> None:
+    given = config(f"objective={objective}", "training.duration=1 epochs", "data.validation=5%", "data.train=a.jsonl", "evaluation.every=50%")
+    work = work_of(given, Size(19_000_000, 9_500_000, 10_000))
+    assert isinstance(work, Work) and work.reference_tokens == pytest.approx(reference_tokens)
+    taken = one(given, "zero2")
+    flops = flops_of(taken.model, 2048, 0.5, passes - 1)
+    found = speed_of(taken, flops, work, Rate(1e14, Figure(0.1, "of peak", PUBLISHED, "")), Network())
+    assert found.reference_h.value == pytest.approx(reference_tokens * flops.forward / (8 * 1e14) / 3600)
+    assert found.reference_h.basis == FORMULA and found.wall_h.basis == FORMULA  # the sample makes it so
+    assert found.step_s.value is not None and found.wall_h.value is not None
+    rest = found.wall_h.value * 3600 - 313 * found.step_s.value - 10 * save_stall(taken)
+    assert rest == pytest.approx((reference_tokens + 3 * passes * 1e6) * flops.forward / (8 * 1e14))
+
+
+def test_a_pass_of_unknown_size_is_not_counted_and_said() -> None:
+    given = config("objective=dpo", "training.duration=100 steps", "data.validation=none")
+    work = work_of(given, None)
+    assert isinstance(work, Work) and work.reference_tokens is None
+    taken = one(given, "zero2")
+    found = speed_of(taken, flops_of(taken.model, 2048), work, Rate(1e14, Figure(0.1, "of peak", PUBLISHED, "")), Network())
+    assert found.reference_h.value is None and "reference's pass not known" in found.wall_h.formula
 
 
 def test_recomputing_layers_is_another_forward_pass() -> None:
@@ -194,6 +244,24 @@ def planned(*arguments: str, site: Site = SITE, **more: Any) -> Any:
     given = config("data.train=a.jsonl", "run.project=oncology", *arguments)
     facts = Facts(num_gpus=8, model=PRESETS["qwen3_8b"], world_size=8, gpu_bytes=80 * GB, host_bytes=2000 * GB)
     return make_plan(given, site, Shape(1, 8, 8, 1), facts, Size(100_000_000, 50_000_000, 50_000, "somebody"), **more)
+
+
+def test_a_second_model_is_held_in_a_phase_of_its_own(tmp_path: Path) -> None:
+    start, apart = planned("objective=dpo"), tmp_path / "config.json"
+    assert start.column.memory["reference"].value == 0 and "no second model" in start.column.memory["reference"].formula
+    apart.write_text(json.dumps({**PRESETS["qwen3_0.6b"], "dtype": "bfloat16"}))
+    other = planned("objective=dpo", f"objective.reference={tmp_path}")
+    size = 2 * sum(p.numel for p in model(PRESETS["qwen3_0.6b"]).parameters) / GB
+    assert other.column.memory["reference"].value == pytest.approx(size)
+    assert other.column.memory["peak"] == start.column.memory["peak"]  # a step holds more
+    apart.write_text(json.dumps({**PRESETS["llama3.3_70b"], "dtype": "bfloat16"}))
+    huge = planned("objective=dpo", f"objective.reference={tmp_path}")
+    memory = huge.column.memory
+    assert memory["peak"].value == pytest.approx(
+        sum(memory[part].value for part in ("parameters", "optimizer", "reference"))
+        + huge.column.fit.memory.logits.accelerator / GB
+    )
+    assert any("its pass needs" in note and "objective.reference=start" in note for note in huge.notes)
 
 
 def test_money_is_hours_times_price() -> None:

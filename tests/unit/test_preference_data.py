@@ -95,6 +95,11 @@ SHAPES = {
         "chosen": {"from": "gpt", "value": "yes"},
         "rejected": {"from": "gpt", "value": "no"},
     },
+    "a table's cells of one turn": {
+        "conversations": json.dumps(shares("question 3"), indent=1),
+        "chosen": json.dumps({"from": "gpt", "value": "yes"}),
+        "rejected": json.dumps(turns("no", first=ASSISTANT), indent=1),
+    },
     "a table's cells": {"chosen": json.dumps(turns("question 3", "yes")), "rejected": json.dumps(turns("question 3", "no"))},
 }
 
@@ -268,7 +273,7 @@ def test_bad_pairs_are_reported_together(tmp_path: Path, tokenizer: str) -> None
         ({"prompt": "q", "chosen": "a"}, "rejected: missing; this row has: chosen, prompt"),
         (pair(1, chosen="  "), "chosen: empty; fill it or leave this turn out"),
         (pair(1, chosen=None), "chosen: null, not an answer; expected a text, or turns"),
-        ({"chosen": "a", "rejected": "b"}, "prompt: missing; give it, or make both answers whole conversations"),
+        ({"chosen": "a", "rejected": "b"}, "prompt: missing; give it, map it (data.sources.NAME.columns), or make both answers whole conversations"),
         (
             {"chosen": turns("q", "a"), "rejected": turns("other", "b")},
             "rejected: the prompts of the pair differ; both answers need one and the same prompt",
@@ -288,9 +293,28 @@ def test_bad_pairs_are_reported_together(tmp_path: Path, tokenizer: str) -> None
         (pair(1, margin="large"), "margin: text, not a number; expected a finite number"),
         (pair(1, margin=True), "margin: true/false, not a number; expected a finite number"),
         (pair(1, margin="inf"), "margin: not a finite number; expected a finite number"),
+        (pair(1, margin=10**400), "margin: not a finite number; expected a finite number"),
+        (pair(1, margin=1e39), "margin: not a finite number; expected a finite number"),
+        (pair(1, chosen=str(turns("a", first=ASSISTANT))), "chosen: turns as Python writes them; write them as JSON: json.dumps"),
+        (
+            {name: [{"role": "system", "content": "S"}, *turns(name, first=ASSISTANT)] for name in ("chosen", "rejected")},
+            "chosen: no prompt; an answer needs what it answers",
+        ),
         (pair(1, label=True), "label: beside chosen and rejected; a row is a pair, or one answer with a label"),
     ]
     assert bad_rows(tmp_path, tokenizer, [pair(0), *(row for row, _ in cases)]) == [said for _, said in cases]
+
+
+@pytest.mark.parametrize(("objective", "row"), [("dpo", {"instruction": "q", "chosen": "a", "rejected": "b"}), ("kto", labelled(1, label="good"))])
+def test_a_file_of_bad_rows_alone_is_told_by_row(objective: str, row: Row, tmp_path: Path, tokenizer: str) -> None:
+    with pytest.raises(BadRowsError, match="3 of 3 rows") as raised:
+        prepared(tmp_path, tokenizer, [row] * 3, objective)
+    assert [bad.line for bad in raised.value.bad.rows] == [1, 2, 3]
+
+
+def test_answers_that_are_json_are_learned_as_they_stand(tmp_path: Path, tokenizer: str) -> None:
+    store = prepared(tmp_path, tokenizer, [pair(3, chosen='[{"stage": "IV"}]', rejected="{'stage': 1}")]).train
+    assert [learned for _, _, learned in texts(store, tokenizer)] == ['[{"stage": "IV"}]<|im_end|>', "{'stage': 1}<|im_end|>"]
 
 
 def test_bad_labelled_answers_are_reported_together(tmp_path: Path, tokenizer: str) -> None:
@@ -411,9 +435,10 @@ def test_a_long_completion_of_another_row_is_cut_and_counted(tmp_path: Path, tok
 
 
 def test_identifiers_of_a_prompt_count_once(tmp_path: Path, tokenizer: str) -> None:
-    rows = [pair(0, prompt="call 9123 4567 now"), pair(1, rejected="call 9876 5432"), pair(2)]
+    rows = [pair(0, prompt="call 9123 4567 now", chosen="call 9000 1234", rejected="9000 1234"), pair(1, rejected="call 9876 5432"), pair(2)]
     reported = prepared(tmp_path, tokenizer, rows, privacy="report")
-    assert sum(reported.account.sources["train"].identifiers.values()) == 2
+    source = reported.account.sources["train"]
+    assert (sum(source.identifiers.values()), source.private) == (4, 2)
     dropped = prepared(tmp_path, tokenizer, rows, privacy="drop")
     assert (dropped.account.documents, dropped.account.dropped) == (1, 2)
 

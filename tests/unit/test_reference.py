@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from configs.errors import ConfigError
 from data_pipelines.index import Store
 from tests.small_store import small_store
 from train import attention
 from train.distributed import Dims
 from train.evaluate import Evaluator
-from train.reference import log_probabilities
+from train.reference import PassStopped, _compute
+from train.reference_pass import log_probabilities
 from train.scores import Scores
 
 SHAPE = {
@@ -60,3 +65,58 @@ def test_the_micro_batch_changes_nothing(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store", [5, 1, 12, 7, 30, 9, 2, 16])
     one, many = (log_probabilities(scores(), Evaluator(store, Dims(0, 1, 1), torch.device("cpu"), rows, 0)) for rows in (1, 3))
     np.testing.assert_allclose(one, many, rtol=1e-6, atol=1e-5)
+
+
+class Asked:
+    """Says yes at the `last`-th time of asking."""
+
+    def __init__(self, last: int) -> None:
+        self.count, self.last = 0, last
+
+    def __call__(self) -> bool:
+        self.count += 1
+        return self.count >= self.last
+
+
+def test_a_stopped_pass_is_kept_and_taken_up(tmp_path: Path) -> None:
+    parts = {
+        "train": Evaluator(small_store(tmp_path / "a", [20] * 6), Dims(0, 1, 1), torch.device("cpu"), 1, 0),
+        "validation": Evaluator(small_store(tmp_path / "b", [20] * 5), Dims(0, 1, 1), torch.device("cpu"), 1, 0),
+    }
+    folder, module = tmp_path / "reference" / "columns", scores()
+    whole = {name: log_probabilities(module, part) for name, part in parts.items()}
+    batches, said = 0, io.StringIO()
+
+    def count(*_: object) -> None:
+        nonlocal batches
+        batches += 1
+
+    module.register_forward_hook(count)
+    for last in (4, 4):  # within the first part, within the second
+        with pytest.raises(PassStopped):
+            _compute(folder, module, parts, Console(file=said, width=200), Asked(last), is_main=True)
+        assert not folder.exists()
+    found = _compute(folder, module, parts, Console(file=said, width=200), Asked(99), is_main=True)
+    assert batches == 11, "nothing is computed twice"
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, whole[name])
+        np.testing.assert_array_equal(np.load(folder / f"{name}.npy"), whole[name])
+    assert [path.name for path in folder.parent.iterdir()] == ["columns"]
+    assert "11 documents, 8 of them known from before" in said.getvalue()
+
+
+def test_a_damaged_file_of_a_stopped_pass_is_not_read(tmp_path: Path) -> None:
+    parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
+    (tmp_path / "columns.begun.npy").write_bytes(b"no column")
+    found = _compute(tmp_path / "columns", scores(), parts, None, None, is_main=True)
+    np.testing.assert_array_equal(found["train"], log_probabilities(scores(), parts["train"]))
+
+
+def test_a_reference_without_numbers_is_refused_and_not_kept(tmp_path: Path) -> None:
+    parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
+    module = scores()
+    with torch.no_grad():
+        module.model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(ConfigError, match="of 3 of 3 documents is not finite, the first at line 1 of notes"):
+        _compute(tmp_path / "columns", module, parts, None, None, is_main=True)
+    assert not list(tmp_path.glob("columns*"))

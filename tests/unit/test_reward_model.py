@@ -62,6 +62,16 @@ def test_a_reward_is_the_classifiers_at_the_last_token(tmp_path: Path) -> None:
     assert torch.allclose(packed, alone, rtol=1e-5, atol=1e-6)
 
 
+def test_autocast_leaves_the_reward_its_digits(tmp_path: Path) -> None:
+    model = load(causal_folder(tmp_path / "base"))
+    store = write_store(tmp_path / "store", pairs(last_only=True), sequence_length=96)
+    batch = collate(store, np.arange(store.num_rows), 0)
+    with torch.no_grad():
+        exact, rounded = (RewardScores(model, precision=precision).eval()(batch) for precision in ("fp32", "bf16"))
+    assert torch.allclose(exact, rounded, atol=0.02 * float(exact.abs().max()))
+    assert (rounded.bfloat16().float() != rounded).float().mean() > 0.9
+
+
 def test_the_head_depends_on_the_seed_alone(tmp_path: Path) -> None:
     path = causal_folder(tmp_path / "base")
     one, same, other = load(path), load(path), load(path, seed=2)

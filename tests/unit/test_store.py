@@ -184,7 +184,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
         small_store(folder / "train", [10])
 
     with pytest.raises(OSError, match="No space left") as raised:
-        build_once(tmp_path / "fp", build)
+        build_once(tmp_path / "stores" / "more" / "fp", build)
     assert raised.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
 

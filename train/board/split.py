@@ -113,7 +113,7 @@ def _contamination(dossier: Dossier) -> list[tuple[str, Words]]:
         Figure(f"{found['items'] - found['too_short']:,}", f"computed from {origin}.items, too_short: the difference"),
         " items; ",
         Figure(f"{found['too_short']:,}", f"{origin}.too_short"),
-        " items are too short to look for",
+        " items are too short or too common to look for",
         f"; {REPEATS.get(str(found['done']), str(found['done']))}" if found["rows"] else "",
     )
     return [("Evaluation items in the training data", words)]

@@ -8,14 +8,14 @@ over an answer's tokens, and
 a pair's loss is, by objective.loss:
 
     sigmoid  -log s(beta h)                                         DPO, arXiv 2305.18290, equation 7
-             -(1 - e) log s(beta h) - e log s(-beta h)              conservative: e = label_smoothing (section "cDPO" of
-                                                                    E. Mitchell's note of 2023 on noisy preferences)
-    robust   (-(1 - e) log s(beta h) + e log s(-beta h)) / (1 - 2e) rDPO, arXiv 2403.00409
+             -(1 - e) log s(beta h) - e log s(-beta h)              conservative: e = label_smoothing (cDPO, equation 3 of
+                                                                    E. Mitchell's note of 2023, ericmitchell.ai/cdpo.pdf)
+    robust   (-(1 - e) log s(beta h) + e log s(-beta h)) / (1 - 2e) rDPO, arXiv 2403.00409, section 3.1
     ipo      (h - 1 / (2 beta))^2                                   IPO, arXiv 2310.12036, equation 17; beta is its tau
-    hinge    max(0, 1 - beta h)                                     SLiC's calibration, arXiv 2305.10425, on h
+    hinge    max(0, 1 - beta h)                                     SLiC-HF's calibration, arXiv 2305.10425, section 2, on h
 
 length_normalised divides each log ratio by the answer's tokens before the difference (Tulu 3, arXiv 2411.15124).
-nll_weight adds that much of -log pi(y_w|x) / |y_w| (RPO, arXiv 2404.19733: its NLL term, here over the answer alone).
+nll_weight adds that much of -log pi(y_w|x) / |y_w| (the DPO+NLL loss of Iterative RPO, arXiv 2404.19733).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """KTO: learns from answers that are marked good or bad, without pairs, by how people weigh gains and losses.
 
-arXiv 2402.01306, equations 7 and 8. With r = log pi(y|x) / pi_ref(y|x), a good answer's loss is
+arXiv 2402.01306, section 4 (its versions number the equations differently). With r = log pi(y|x) / pi_ref(y|x), a good answer's loss is
 lambda_D (1 - s(beta (r - z0))), a bad one's lambda_U (1 - s(beta (z0 - r))); the lambdas are desirable_weight and
 undesirable_weight.
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from configs.schema import ObjectiveSection
 from data_pipelines.collate import Batch
 from data_pipelines.roles import Role
+from train.activity import sign
 from train.distributed import sum_over_ranks
 from train.inference import inference
 from train.objectives.contract import Documents, Measured, Term
@@ -64,6 +65,7 @@ class Kto:
         ratio_sum, count = 0.0, 0
         with inference(module):
             for batch in batches:
+                sign()  # in an evaluation nothing else tells the watchdog that this goes on
                 # Batches without one too: a sharded model must be called equally often on every rank.
                 answers = answers_of(module(batch), batch)
                 places = np.flatnonzero(roles_of(self._documents, batch) == Role.MISMATCHED)

@@ -48,7 +48,7 @@ WORKS = {
         "2305.18290",
     ),
     "ipo": Work(
-        "Azar, Mohammad Gheshlaghi and others",
+        "Gheshlaghi Azar, Mohammad and others",
         "A General Theoretical Paradigm to Understand Learning from Human Preferences",
         2023,
         "2310.12036",
@@ -57,7 +57,7 @@ WORKS = {
         "Zhao, Yao and others", "{SLiC-HF}: Sequence Likelihood Calibration with Human Feedback", 2023, "2305.10425"
     ),
     "robust": Work(
-        "Chowdhury, Sayak Ray and Kini, Anush and Natarajan, Nagarajan",
+        "Ray Chowdhury, Sayak and Kini, Anush and Natarajan, Nagarajan",
         "Provably Robust {DPO}: Aligning Language Models with Noisy Feedback",
         2024,
         "2403.00409",
@@ -70,7 +70,10 @@ WORKS = {
     ),
     "nll": Work("Pang, Richard Yuanzhe and others", "Iterative Reasoning Preference Optimization", 2024, "2404.19733"),
     "kto": Work(
-        "Ethayarajh, Kawin and others", "{KTO}: Model Alignment as Prospect Theoretic Optimization", 2024, "2402.01306"
+        "Ethayarajh, Kawin and Xu, Winnie and Muennighoff, Niklas and Jurafsky, Dan and Kiela, Douwe",
+        "{KTO}: Model Alignment as Prospect Theoretic Optimization",
+        2024,
+        "2402.01306",
     ),
     "orpo": Work(
         "Hong, Jiwoo and Lee, Noah and Thorne, James",
@@ -102,7 +105,7 @@ WORKS = {
     "balance": Work("{DeepSeek-AI}", "{DeepSeek-V3} Technical Report", 2024, "2412.19437"),
     "harness": Work(
         "Gao, Leo and others",
-        "A framework for few-shot language model evaluation",
+        "The Language Model Evaluation Harness",
         2024,
         where=(("publisher", "Zenodo"), ("doi", "10.5281/zenodo.12608602")),
     ),
