@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from configs.schema.fields import setting
+
+PRESIDIO_MISSING = "Presidio is not installed here:  pip install 'aisc-finetune[presidio]'"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,6 +76,11 @@ class DataSection:
     privacy_key: str | None = setting(
         None, identity=False, help="File (mode 0600) with the secret of `privacy: mask`; null: $AISC_PRIVACY_KEY. It is stored nowhere."
     )
+    presidio: str | None = setting(
+        None,
+        identity=True,
+        help="Presidio beside the rules of `privacy` (pip install 'aisc-finetune[presidio]'): patterns, or the name or folder of a spaCy model of yours, which finds persons too; null: rules alone.",
+    )
     duplicates: str = setting(
         "refuse",
         identity=True,
@@ -106,6 +114,10 @@ class DataSection:
             found.append(f"data.sequence_length={self.sequence_length}: expected 8 or more")
         if self.limit is not None and self.limit < 1:
             found.append(f"data.limit={self.limit}: expected 1 or more, or null")
+        if self.presidio is not None and self.privacy == "off":
+            found.append(f"data.presidio={self.presidio}: nothing is looked for while data.privacy=off; give data.privacy=report, mask or drop")
+        if self.presidio is not None and not _installed("presidio-analyzer"):
+            found.append(f"data.presidio={self.presidio}: {PRESIDIO_MISSING}")
         if not 0.5 <= self.duplicate_similarity <= 1:
             found.append(f"data.duplicate_similarity={self.duplicate_similarity}: expected 0.5 to 1")
         if self.max_bad_rows < 0:
@@ -120,3 +132,11 @@ class DataSection:
     def named_sources(self) -> dict[str, SourceSection]:
         """Returns the sources by name; `data.train` becomes the one source named `train`."""
         return {"train": SourceSection(path=self.train)} if self.train else dict(self.sources)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -37,4 +37,4 @@ def find(text: str) -> Iterator[Match]:
             start += lead.end()
         value = text[start : found.end()].rstrip(" ,，")
         if _HAS_STREET.search(value) and len(value) >= 5:
-            yield Match("address_zh", start, start + len(value), Certainty.SHAPE)
+            yield Match("address_zh", start, start + len(value), Certainty.CONTEXT)

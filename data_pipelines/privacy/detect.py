@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from data_pipelines.privacy import (
     addresses_en,
@@ -13,6 +13,7 @@ from data_pipelines.privacy import (
     money,
     names_en,
     names_zh,
+    numbers,
     phones,
     records,
 )
@@ -21,18 +22,25 @@ from data_pipelines.privacy.normalise import fold
 from data_pipelines.privacy.reserved import reserved_spans
 
 Detector = Callable[[str], Iterator[Match]]
+Engine = Callable[[str], list[Match]]
 _NEED_DIGITS: tuple[Detector, ...] = (
     identity_cards.find,
     phones.find,
     money.find,
     records.find,
+    numbers.find,
     addresses_en.find,
 )
 _HAN_FIRST, _HAN_LAST = "\u4e00", "\u9fff"
 
 
-def find(text: str) -> list[Match]:
-    """Returns the identifiers of `text` in order, not overlapping; surrogates are none."""
+def find(text: str, engines: Sequence[Engine] = ()) -> list[Match]:
+    """Returns the identifiers of `text` in order, not overlapping; surrogates are none.
+
+    Args:
+        text: as it stands in the data.
+        engines: others beside the rules; what they find counts where no rule has found anything.
+    """
     folded = fold(text)
     plain = folded.text
     digits = any("0" <= c <= "9" for c in plain)
@@ -54,5 +62,10 @@ def find(text: str) -> list[Match]:
         if 1 not in taken[match.start : match.end]:
             taken[match.start : match.end] = b"\1" * (match.end - match.start)
             chosen.append(match)
+    for engine in engines:
+        for match in engine(plain):
+            if 1 not in taken[match.start : match.end]:
+                taken[match.start : match.end] = b"\1" * (match.end - match.start)
+                chosen.append(match)
     places = [(match, *folded.span(match.start, match.end)) for match in sorted(chosen, key=lambda m: m.start)]
     return [Match(match.kind, start, end, match.certainty) for match, start, end in places]

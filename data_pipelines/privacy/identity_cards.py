@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from data_pipelines.privacy.kinds import Certainty, Match
 from data_pipelines.privacy.labels import labelled
+from data_pipelines.privacy.numbers import PHONE, said
 
 _GAP = r"[ -]{0,3}"
 _HKID = rf"[A-Z](?:{_GAP}[A-Z])?{_GAP}(?:\d{_GAP}){{6}}(?:\({_GAP}[0-9A]{_GAP}\)|[0-9A])(?![A-Za-z0-9])"
@@ -48,7 +49,9 @@ def find(text: str) -> Iterator[Match]:
             certainty = Certainty.IDENTITY if "(" in found["value"] or "-" in found["value"] else Certainty.SUM
             yield Match("hkid", found.start(), found.end(), certainty)
     for found in _SAID.finditer(text):
-        yield Match("hkid", found.start("value"), found.end("value"), Certainty.LABEL)
+        # `chart ID A1234567`: a word for something else stands nearer than one for a card.
+        if said(text, found.start("value"), found.end("value")) in (None, "hkid", PHONE):
+            yield Match("hkid", found.start("value"), found.end("value"), Certainty.LABEL)
     for found in _MAINLAND.finditer(text):
         value = _characters(found.group())
         if _is_born(value[6:14]) and mainland_check(value[:-1]) == value[-1]:

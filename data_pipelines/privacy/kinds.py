@@ -28,9 +28,10 @@ class Certainty(IntEnum):
     """Why a rule believes in a find; where two finds overlap the surer one is taken, then the longer one."""
 
     SHAPE = 1
-    SUM = 2
-    LABEL = 3
-    IDENTITY = 4
+    CONTEXT = 2
+    SUM = 3
+    LABEL = 4
+    IDENTITY = 5
 
 
 @dataclass(frozen=True, slots=True)

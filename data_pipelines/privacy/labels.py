@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from data_pipelines.privacy.kinds import Certainty, Match
 
-LINK = (
-    r"[ ]{0,3}(?:numbers?|num\b\.?|nos?\b\.?|nr\b\.?|#|id\b|號碼|号码|編號|编号|號|号)?[ ]{0,3}(?:\((?:no\.?|號碼|号码)\))?"
-    r"[ ]{0,3}(?:is|was|of|reads|為|为|係|系|是|:|=|-|,|\()?[ ]{0,2}(?:is|:|\()?[ ]{0,3}"
+# Number words, a remark in brackets, a verb or mark, quotes of key-value lines, one line break of a form.
+_NUMBER_WORD = r"(?:numbers?|num\b\.?|nos?\b\.?|nr\b\.?|#|id\b|ref(?:erence)?\b\.?|code\b|號碼|号码|編號|编号|編碼|编码|號|号)"
+_VERB = (
+    r"(?:is|was|of|reads|under|as|shows?|recorded as|should be|given as|changed to|為|为|是|係|系|:|=|-|,|\(|\||>|/|顯示|显示|寫住|寫著|写着|印住|改為|改为)"
 )
+LINK = rf"[ ]{{0,3}}{_NUMBER_WORD}?[\"' ]{{0,3}}(?:\([^()\n\d]{{1,24}}\))?[ ]{{0,3}}{_VERB}?[ ]{{0,2}}(?:is|:|\(|#|嘅|的)?[\"' ]{{0,3}}(?<!\n)\n?[ ]{{0,2}}"
 
 
 def labelled(labels: str, value: str) -> re.Pattern[str]:
@@ -24,8 +26,3 @@ def values(
     """Yields a find for the group `value` of every match."""
     for found in pattern.finditer(text):
         yield Match(kind, found.start("value"), found.end("value"), certainty)
-
-
-def comes_before(pattern: re.Pattern[str], text: str, place: int, reach: int = 16) -> bool:
-    """True when `pattern` matches in the `reach` characters before `place`."""
-    return pattern.search(text, max(0, place - reach), place) is not None

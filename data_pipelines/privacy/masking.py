@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from data_pipelines.privacy.detect import find
+from data_pipelines.privacy.detect import Engine, find
 from data_pipelines.privacy.surrogates import Surrogates
 
 # A replacement can bring two halves of another identifier together, never often.
 _MOST_PASSES = 6
 
 
-def mask(text: str, surrogates: Surrogates) -> tuple[str, Counter[str]]:
+def mask(text: str, surrogates: Surrogates, engines: Sequence[Engine] = ()) -> tuple[str, Counter[str]]:
     """Returns the text with surrogates, and how many identifiers of each kind were replaced."""
     counts: Counter[str] = Counter()
     for _ in range(_MOST_PASSES):
         pieces: list[str] = []
         last = 0
-        for match in find(text):
+        for match in find(text, engines):
             value = text[match.start : match.end]
             surrogate = surrogates.of(match.kind, value)
             if surrogate == value:

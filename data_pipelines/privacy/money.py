@@ -10,22 +10,17 @@ from data_pipelines.privacy.labels import labelled, values
 
 _CARD = re.compile(r"(?<![A-Za-z0-9])(?<!\d[-.])[2-6](?:[ -]{0,3}\d){12,18}(?![A-Za-z0-9])(?!-\d)")
 _ACCOUNT_WORDS = (
-    r"(?:bank |savings? |current |payroll |HSBC |BOC |Hang Seng )?(?:account|acct|a/c|acc)|"
-    r"(?:銀行|银行|儲蓄|储蓄|往來|收款|滙豐|恒生|中銀)?(?:戶口|户口|帳戶|账户|賬戶|帐户|帳號|账号|賬號|帐号)"
+    r"(?:bank |savings? |current |payroll |HSBC |BOC |Hang Seng )?(?:account|acct|a/c|acc)|IBAN|"
+    r"(?:銀行|银行|儲蓄|储蓄|往來|往来|收款|滙豐|汇丰|恒生|中銀|中银)?(?:戶口|户口|帳戶|账户|賬戶|帐户|帳號|账号|賬號|帐号)"
 )
 _ACCOUNT = labelled(_ACCOUNT_WORDS, r"(?<!\d)\d(?:[ -]{0,3}\d){7,20}(?![A-Za-z0-9])")
-# Words of paying in or out: what they name is an account where it is too long for a telephone.
-_PAID_WORDS = (
-    r"(?:auto-?pay|wired?|transfer(?:red)?|remit(?:ted)?|deposit(?:ed)?|refund(?:ed)?|reimburse(?:d)?|pay(?:able)?|paid|credit(?:ed)?|direct debit|"
-    r"standing order|payroll|payment|bank)(?: (?:to|into|from|out of|via|the|his|her|account|no\.?|number))*|"
-    r"(?:過數|过数|轉賬|轉帳|转账|轉數快?|匯款|汇款|匯入|汇入|入數|入账|入帳|入賬|存入|轉入|转入|退款|退回|打款|扣數|收款|開戶|开户)(?:[去到至入俾給给]|予|往|戶口|账户)*"
+_CARD_WORDS = r"(?:credit|debit|payment|bank) card|visa(?: card)?|master ?card|amex|union ?pay|信用[卡咭]|扣[賬账][卡咭]|提款[卡咭]|銀聯卡|银联卡|銀行卡|银行卡|[卡咭][號号]"
+# With the word in front a mistyped card is still somebody's.
+_CARD_SAID = labelled(_CARD_WORDS, r"(?<!\d)[2-6](?:[ -]{0,3}\d){14,18}(?![A-Za-z0-9])")
+# Bank (3 digits), branch (3), account (6 to 9) in the groupings Hong Kong's banks print.
+_GROUPED = re.compile(
+    r"(?<![A-Za-z0-9-])(?:(?:0\d\d|[1-9]\d\d)[ -])?\d{3}(?:-\d{6}-\d{3}|-\d-\d{6}|-\d{3}-\d{6}|-\d{6}|-\d{1,3}-\d{6}-\d{1,3}|-\d-\d{6}-\d|-\d{5}-\d)(?:-\d{1,3})?(?![A-Za-z0-9-])"
 )
-_BANKS = r"(?: ?(?:HSBC|BOC|BEA|ICBC|CCB|SCB|Hang Seng|DBS|Citi(?:bank)?|滙豐|恒生|中銀|中行|工行|建行|農行|农行|招行|渣打|東亞|花旗|銀行|银行)(?:銀行|银行)? ?)?"
-_PAID = re.compile(
-    rf"(?:(?<![A-Za-z])(?:{_PAID_WORDS})){_BANKS}[ ]{{0,2}}(?:\(|:|-|#|no\.?|account|a/c|號碼?|账号)?[ ]{{0,2}}(?P<value>(?<!\d)\d(?:[ -]{{0,3}}\d){{8,13}})(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
-_GROUPED = re.compile(r"(?<![A-Za-z0-9-])\d{3}-(?:\d{3}-\d{6}|\d{6}-\d{3}|\d{1,3}-\d{6}-\d{1,3}|\d{3}-\d{1}-\d{6})(?:-\d{1,3})?(?![A-Za-z0-9-])")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 
 
@@ -42,8 +37,7 @@ def find(text: str) -> Iterator[Match]:
         if luhn(digits) and len(set(digits)) > 1:
             yield Match("card", found.start(), found.end(), Certainty.SUM)
     yield from values(_ACCOUNT, text, "bank_account")
-    for found in _PAID.finditer(text):
-        yield Match("bank_account", found.start("value"), found.end("value"), Certainty.SUM)
+    yield from values(_CARD_SAID, text, "card")
     for found in _GROUPED.finditer(text):
         yield Match("bank_account", found.start(), found.end(), Certainty.SHAPE)
     for found in _IBAN.finditer(text):

@@ -6,21 +6,26 @@ import re
 from collections.abc import Iterator
 
 from data_pipelines.privacy.kinds import Certainty, Match
-from data_pipelines.privacy.surnames import FIRST_EN, HONG_KONG, NOT_NAMES_EN, PINYIN, PLACES_EN
+from data_pipelines.privacy.surnames import FIRST_EN, HONG_KONG, LAST_EN, NOT_NAMES_EN, PINYIN, PLACES_EN
 
 _WORD = r"(?:[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)*|[A-Z]{2,}(?:[-'][A-Z]{2,})*|[A-Z]'[A-Z][a-z]+|Ma?c[A-Z][a-z]+)"
-_NAME = rf"{_WORD}(?:,? (?:[A-Z]\.? )?{_WORD}){{0,3}}"
+_INITIALS = r"(?:[A-Z]\.?[ ]?){1,3}"
+_NAME = rf"(?:{_INITIALS} ?)?{_WORD}(?:,? {{1,3}}(?:[A-Z]\.? )?{_WORD}){{0,3}}(?: [A-Z]\.?[A-Z]?\.?(?![A-Za-z]))?"
 _LABELS = (
     r"patient(?:'s)? name|full name|name of patient|name|patient|pt|next of kin|NOK|contact person|emergency contact|spouse|wife|husband|daughter|"
     r"son|mother|father|brother|sister|carer|caregiver|guardian|referred by|attending|physician|surgeon|doctor|consultant|account holder|"
     r"cardholder|holder|signed(?: by)?|dear|regards|sincerely|I am|I'm|my name is|called|named|contact|client|customer|colleague|friend|"
-    r"seen by|reviewed by|spoke (?:to|with)|discussed with|accompanied by|nurse|applicant|payee|attn|attention|姓名|病人|患者|醫生|医生|聯絡人|联系人|英文名"
+    r"seen by|reviewed by|spoke (?:to|with)|discussed with|accompanied by|nurse|applicant|payee|attn|attention|姓名|病人|患者|醫生|医生|聯絡人|联系人|英文名|"
+    r"given names?|first name|surname|last name|family name|nominee|beneficiary|policy ?holder|insured|subject|participant|student|member|tenant|resident|witness|relative|grand(?:son|daughter|mother|father)|"
+    r"aunt|uncle|niece|nephew|cousin|helper|maid|social worker|case (?:manager|worker)|therapist|pharmacist|dietitian|radiologist|anaesthetist|oncologist|GP|professor|hi|hello|morning|afternoon|to|from|by|"
+    r"ordered by|prepared by|written by|entered by|checked by|approved by|authori[sz]ed by|recorded by|reported by|assigned to|under|yours|wishes|thanks|cheers|love|"
+    r"名字|全名|英文姓名|客戶|客户|家屬|家属|護士|护士|戶名|户名|收款人|持卡人|申請人|申请人|太太|先生|丈夫|女兒|兒子|媽媽|爸爸|同事|朋友|主診|主治|轉介"
 )
 _TITLED = re.compile(rf"(?<![A-Za-z])(?:Mr|Mrs|Ms|Miss|Mdm|Madam|Dr|Prof|Professor|Sister|Nurse|MR|MRS|MS|DR)\b\.? ?(?P<value>{_NAME})")
 _LABELLED = re.compile(
-    rf"(?<![A-Za-z])(?i:{_LABELS})(?![a-z])[ ]?(?:\([^()\n]{{1,12}}\))?[ ]?(?:is|was|[:=,\n(]|係|是|為|为)?[ ]{{0,2}}(?:Mr|Mrs|Ms|Miss|Dr|Prof)?\.? ?(?P<value>{_NAME})"
+    rf"(?<![A-Za-z])(?i:{_LABELS})(?![a-z])[ ]?(?:\([^()\n]{{1,12}}\))?[\"' ]{{0,2}}(?:is|was|[:=,\n(|>/-]|係|是|為|为|叫)?[\"' \n]{{0,3}}(?:Mr|Mrs|Ms|Miss|Dr|Prof)?\.? ?(?P<value>{_NAME})"
 )
-_RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {_WORD}){{1,4}})(?![A-Za-z@-])")
+_RUN = re.compile(rf"(?<![A-Za-z@.-])(?P<value>{_WORD}(?:,? {{1,3}}{_WORD}){{1,4}})(?![A-Za-z@-])")
 # Words around a person: two capitalised words between them, or beside one of them, are a name.
 _SAID_BEFORE = (
     r"(?i:spoke (?:to|with)|discussed [a-z ]{0,20}with|signed by|thank you|thanks|informed|notified|told|rang|called|phoned|met|saw|cc|copy to|wishes,?|"
@@ -41,6 +46,17 @@ _MOST_WORDS = 5
 # Surnames that are no English word and no first half of a place.
 _SURE_HONG_KONG = HONG_KONG - frozenset(["Au", "Or", "So", "To", "Man", "Sin", "Sum", "Sun", "Pan", "Pun", "Tang", "Fan", "Law", "Lok", "Kong", "Hong", "Chin", "Ma", "Pang", "Ho", "Ip", "Fu", "Tong", "Lung", "Kam", "Wan", "Tai", "Yan", "Long", "Chow", "Fong"])
 
+# Words that stand before a word that is a surname too: `Left Ward`, `Right Hill`, of eponyms.
+_BEFORE_LAST = frozenset(["Left", "Right", "Upper", "Lower", "North", "South", "East", "West", "New", "Old", "Grade", "Stage", "General", "Day", "Private", "Isolation", "Surgical", "Van", "Von"])
+# In messages without capitals: a title and a surname of Hong Kong, or the word for a patient and three syllables.
+_SMALL = re.compile(r"(?<![A-Za-z])(?:mr|mrs|ms|miss|dr|pt|patient|name:?)\.? (?P<value>[a-z]{2,6}(?: [a-z]{2,6}){0,2})(?![A-Za-z-])")
+
+# Letters apart, as forms print them: `C H A N  T A I  M A N`.
+_APART = re.compile(r"(?<![A-Za-z])[A-Z](?: [A-Za-z]){2,}(?: {2,3}[A-Z](?: [A-Za-z])+){1,3}(?![A-Za-z])")
+_SMALL_WORDS = frozenset(
+    ["can", "was", "has", "had", "he", "she", "me", "in", "on", "an", "a", "to", "so", "do", "no", "we", "i", "is", "re", "ga", "her", "him", "his", "come", "have", "more", "pain", "bed", "age", "via", "man", "men", "one"]
+)
+
 
 def find(text: str) -> Iterator[Match]:
     """Yields names without their titles."""
@@ -50,6 +66,10 @@ def find(text: str) -> Iterator[Match]:
         yield from _trimmed(text, found, Certainty.LABEL, least=1)
     for found in _LABELLED.finditer(text):
         yield from _trimmed(text, found, Certainty.LABEL, least=2)
+    for found in _APART.finditer(text):
+        yield Match("name_en", found.start(), found.end(), Certainty.CONTEXT)
+    for found in _SMALL.finditer(text):
+        yield from _small(found)
     for found in _SAID.finditer(text):
         group = "told" if found["told"] else "then"
         if not any(_plain(word) in NOT_NAMES_EN for word in found[group].split()):
@@ -68,6 +88,18 @@ def _trimmed(text: str, found: re.Match[str], certainty: Certainty, *, least: in
     if len(words) >= least or (words and _plain(words[0].group()) in FIRST_EN):
         start = found.start("value")
         yield Match("name_en", start + words[0].start(), start + words[-1].end(), certainty)
+
+
+def _small(found: re.Match[str]) -> Iterator[Match]:
+    """Yields a surname in small letters with the syllables behind it; alone only behind a title."""
+    words = found["value"].split(" ")
+    if words[0].capitalize() not in HONG_KONG or words[0] in ("to", "so", "or", "man", "sum", "sun", "on"):
+        return
+    size = 1
+    while size < len(words) and _PINYIN.fullmatch(words[size]) and words[size] not in _SMALL_WORDS:
+        size += 1
+    if size > 1 or found.group()[0] in "md":
+        yield Match("name_en", found.start("value"), found.start("value") + len(" ".join(words[:size])), Certainty.CONTEXT)
 
 
 def _plain(word: str) -> str:
@@ -105,6 +137,8 @@ def _name_at(words: list[str]) -> int:
     if plain[1] in PINYIN and len(plain[0]) > 1 and _PINYIN.fullmatch(plain[0].lower()):
         return 2
     if plain[1] in _SURE_HONG_KONG and len(plain[0]) > 2:
+        return 2
+    if plain[1] in LAST_EN and len(plain[0]) > 2 and plain[0] not in _BEFORE_LAST:
         return 2
     if plain[0] in PINYIN and _PINYIN.fullmatch(plain[1].lower()):
         return 2

@@ -11,22 +11,25 @@ from configs.schema import DataSection
 from data_pipelines.formats.document import Document, Message, Text
 from data_pipelines.privacy.detect import find
 from data_pipelines.privacy.masking import mask
+from data_pipelines.privacy.presidio import check, make_engine
+from data_pipelines.privacy.presidio import identity as presidio_identity
 from data_pipelines.privacy.secret import read_secret
 from data_pipelines.privacy.surrogates import Surrogates, derive_key
 
 # Names of roles, types, functions and calls: they tie a conversation together and are no text.
 _NOT_TEXT = frozenset({"role", "type", "id", "tool_call_id"})
 # Raise when a rule or a surrogate changes, so that stores built before are built again.
-RULES_VERSION = 2
+RULES_VERSION = 3
 DROPPED = "dropped, identifiers in it"
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How documents are screened: `mode` report, mask or drop; `surrogates` for mask."""
+    """How documents are screened: `mode` report, mask or drop; `surrogates` for mask; `presidio`: data.presidio."""
 
     mode: str
     surrogates: Surrogates | None = None
+    presidio: str | None = None
 
     def screened(self, document: Document) -> tuple[Document, Counter[str]]:
         """Returns the document as it may be learned, and how many identifiers of each kind it held."""
@@ -48,10 +51,11 @@ class Screen:
         return value
 
     def _text(self, text: str, counts: Counter[str]) -> str:
+        engines = () if self.presidio is None else (make_engine(self.presidio),)
         if self.surrogates is None:
-            counts.update(match.kind for match in find(text))
+            counts.update(match.kind for match in find(text, engines))
             return text
-        masked, found = mask(text, self.surrogates)
+        masked, found = mask(text, self.surrogates, engines)
         counts.update(found)
         return masked
 
@@ -60,11 +64,14 @@ def make_screen(data: DataSection) -> Screen | None:
     """Returns the screen of data.privacy; None when it is off.
 
     Raises:
-        DataError: mask without a secret that can be used.
+        DataError: mask without a secret that can be used; Presidio or its model is not installed.
     """
     if data.privacy == "off":
         return None
-    return Screen(data.privacy, _surrogates(read_secret(data.privacy_key)) if data.privacy == "mask" else None)
+    if data.presidio is not None:
+        check(data.presidio)
+    surrogates = _surrogates(read_secret(data.privacy_key)) if data.privacy == "mask" else None
+    return Screen(data.privacy, surrogates, data.presidio)
 
 
 @lru_cache(maxsize=4)
@@ -82,4 +89,5 @@ def identity(data: DataSection) -> dict[str, Any]:
     if screen is None:
         return {}
     key = screen.surrogates.identity() if screen.surrogates else None
-    return {"privacy": {"mode": screen.mode, "rules": RULES_VERSION, "key": key}}
+    beside = {"presidio": presidio_identity(screen.presidio)} if screen.presidio else {}
+    return {"privacy": {"mode": screen.mode, "rules": RULES_VERSION, "key": key} | beside}

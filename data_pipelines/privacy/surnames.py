@@ -95,6 +95,15 @@ FIRST_EN |= _words(
     "Teri Terri Theodore Theresa Thelma Tiffany Toby Todd Tracey Travis Trevor Tristan Troy Tyrone Ursula Valerie Vanessa Vernon Veronica Vijay Violet Wanda Warren "
     "Wesley Whitney Will Willie Yasmin Yolanda Zachary Zara Zoe"
 )
+# Usual surnames of English, South Asian and Filipino families in Hong Kong: behind any capitalised word they make a name.
+LAST_EN = _words(
+    "Adams Allen Anderson Bailey Baker Barnes Bautista Bell Bennett Brooks Brown Bryant Butler Campbell Carter Castillo Clark Clarke Coleman Collins Cook Cooper Cox Cruz "
+    "Davies Davis Diaz Edwards Evans Fernandez Fisher Flores Foster Garcia Gomez Gonzales Gonzalez Graham Gray Green Griffin Gurung Gutierrez Hall Hamilton Harris Harrison Henderson Hernandez "
+    "Hill Hughes Jackson James Jenkins Johnson Johnston Jones Kaur Kelly Kennedy Khan King Kumar Lewis Limbu Lopez Marshall Martin Martinez Mendoza Miller Mitchell Moore Morales Morgan Morris "
+    "Murphy Murray Myers Nelson Nguyen Ortiz Parker Patel Perera Perez Perry Peterson Phillips Powell Price Rai Ramirez Ramos Reed Reyes Reynolds Richardson Rivera Roberts Robertson Robinson "
+    "Rodriguez Rogers Ross Russell Sanchez Sanders Santos Scott Shah Sharma Shaw Simmons Simpson Singh Smith Stevens Stewart Sullivan Taylor Thapa Thomas Thompson Thomson Torres Turner Walker Wallace "
+    "Ward Watson Watts Webb White Wilkinson Williams Wilson Wood Wright Young Ahmed Ali Hussain Hussein Begum Iqbal Malik Bibi Villanueva Aquino Magar Tamang Shrestha Fernandes Silva Rodrigues"
+)
 # Capitalised words that stand where a name could, and places with the sound of one.
 NOT_NAMES_EN = _words(
     "The This That These Those He She It They We You I His Her Their Our Your My A An And Or But If When While Then There Here With Without For From To "
