@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "icd-soak"
 BASE = ROOT / ".cache" / "demo" / "smollm2"
 SEEDS = (1, 2, 3)
-TRAIN, HELD_OUT = 300, 160
+TRAIN, HELD_OUT = 200, 160
 # Short, as it is read with every answer.
 SYSTEM = "Answer."
 OPTIONS = (
