@@ -113,7 +113,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("a.jsonl", "", "holds no rows"),
         ("b.jsonl", '{"prompt": "p"}\n{"prompt":\n', "line 2: not JSON, column"),
         ("f.json", '[{"prompt": "p"},\n{"prompt": }]', "not JSON, line 2, column"),
-        ("g.csv", f"prompt\n{'x' * 200_000}\n", "not CSV"),
+        ("g.csv", 'prompt\n"never closed\n', "not CSV"),
         ("c.parquet", "x", "expected .jsonl, .json, .csv or .tsv"),
         ("d.json", '"text"', "a text; expected a list of rows"),
         ("e.jsonl", '{"id": 7, "prompt": "p"}\n{"id": "7", "prompt": "q"}\n', "line 2: id: the same as that of 1"),

@@ -77,7 +77,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
             yield from enumerate(value, start=1)
         elif path.suffix in (".csv", ".tsv"):
             with path.open(encoding="utf-8-sig", newline="") as file:
-                yield from enumerate(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","), start=1)
+                yield from enumerate(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True), start=1)
         else:
             raise DataError(f"{path}: expected .jsonl, .json, .csv or .tsv")
     except UnicodeDecodeError as error:
