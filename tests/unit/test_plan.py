@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> str:
-    path = tmp_path / "site.yaml"
-    path.write_text(example().replace("/lustre/runs", str(tmp_path)))
-    return f"cluster.site={path}"
+def site() -> Iterator[str]:
+    # Its path is shown, and pytest's own folders are long: lines would not fit 80 columns.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "site.yaml"
+        path.write_text(example().replace("/lustre/runs", folder))
+        yield f"cluster.site={path}"
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str], site: str) -> None:
