@@ -18,6 +18,7 @@ from data_pipelines.store import Document
 from tests.small_store import small_store, write_store
 from train.prove import ranks, verdict
 from train.prove.cases import Case, make_cases
+from train.prove.prove import last_line
 from train.prove.routing import Recorder, Replay, find_routers
 from train.prove.sample import NUM_PAIRS, NUM_PIECES, PIECE_TOKENS, Sample, cut_pairs, cut_pieces
 from train.prove.shape import is_mixture, reduced_shape
@@ -109,6 +110,12 @@ TWO = Case("2 ranks", "ranks", "sgd", "ddp", "varlen", world=2)
 def test_a_difference_says_what_it_means(loss: list[float], grad_norm: list[float], words: str) -> None:
     row = verdict.judge_case(outcome(TWO, loss, grad_norm), PLAIN, {})
     assert row.is_ok is False and row.sentence.startswith(f"2 ranks / sgd: {words}")
+
+
+def test_a_case_that_could_not_run_says_the_error_itself() -> None:
+    trace = "exit codes [1]\n--- rank 0\nTraceback:\n  File x, line 3, in prepare\n    raise AssertionError\nAssertionError\n"
+    assert last_line(trace) == "AssertionError"
+    assert last_line("a line: of a library\nRuntimeError: mesh of 0 ranks\n") == "RuntimeError: mesh of 0 ranks"
 
 
 def test_the_same_difference_is_traced_to_the_first_case() -> None:
