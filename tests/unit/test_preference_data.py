@@ -336,6 +336,7 @@ def test_bad_pairs_are_reported_together(tmp_path: Path, tokenizer: str) -> None
             {name: [{"role": "system", "content": "S"}, *turns(name, first=ASSISTANT)] for name in ("chosen", "rejected")},
             "chosen: no prompt; an answer needs what it answers",
         ),
+        (pair(1, conversations=shares("other")), "conversations: beside prompt; one row says it twice; keep one of the two columns"),
         (pair(1, label=True), "label: beside chosen and rejected; a row is a pair, or one answer with a label"),
     ]
     assert bad_rows(tmp_path, tokenizer, [pair(0), *(row for row, _ in cases)]) == [said for _, said in cases]
@@ -362,6 +363,16 @@ def test_bad_labelled_answers_are_reported_together(tmp_path: Path, tokenizer: s
         ({"prompt": "q", "label": True}, "completion: missing; this row has: label, prompt"),
         ({"messages": turns("q", "a", "b"), "label": True}, "messages: ends with a user turn; an answer ends with an assistant turn"),
         (labelled(1, chosen="a"), "chosen: beside a label; a row is a pair, or one answer with a label"),
+        (labelled(1, messages=turns("q", "a")), "messages: beside prompt; one row says it twice; keep one of the two columns"),
+        (
+            {"messages": turns("q", "a"), "conversations": shares("q", "b"), "label": True},
+            "conversations: beside messages; one row says it twice; keep one of the two columns",
+        ),
+        (
+            {"messages": turns("q", "a"), "completion": "b", "label": True},
+            "completion: beside messages; one row says it twice; keep one of the two columns",
+        ),
+        (labelled(1, kto_tag=False), "kto_tag: beside label; one row says it twice; keep one of the two columns"),
         ({"messages": turns("a", first=ASSISTANT), "label": True}, "messages: no prompt; an answer needs what it answers"),
     ]
     assert bad_rows(tmp_path, tokenizer, [labelled(0), *(row for row, _ in cases)], "kto") == [said for _, said in cases]
@@ -392,6 +403,23 @@ def test_rows_of_another_objective_are_one_error(name: str, tmp_path: Path, toke
     with pytest.raises(DataError) as raised:
         prepared(tmp_path, tokenizer, [row] * 3, objective)
     assert str(raised.value) == f"{tmp_path / 'rows.jsonl'}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "formats"),
+    [
+        ({**CHAT, "conversations": shares("other", "b")}, "messages, conversations", "chat or sharegpt"),
+        ({"instruction": "i", "output": "o", "conversations": shares("other", "b")}, "conversations, instruction, output", "sharegpt or alpaca"),
+    ],
+)
+def test_a_conversation_that_stands_twice_is_not_chosen(row: Row, columns: str, formats: str, tmp_path: Path, tokenizer: str) -> None:
+    """Unless the format is stated; an empty column, or the conversation written out, is no second one."""
+    with pytest.raises(BadRowsError, match=f"a conversation twice in a row: {columns}.*format={formats}"):
+        prepared(tmp_path, tokenizer, [row], "sft")
+    stated = {"a": SourceSection(path=str(tmp_path / "rows.jsonl"), format="sharegpt")}
+    assert prepared(tmp_path, tokenizer, [row], "sft", sources=stated).train.num_documents == 1
+    for more in ({"conversations": None}, {"conversations": []}, {"text": "q a"}):
+        assert prepared(tmp_path, tokenizer, [{**CHAT, **more}], "sft").train.num_documents == 1
 
 
 def test_columns_of_no_meaning_change_no_format() -> None:
