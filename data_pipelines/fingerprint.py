@@ -51,8 +51,8 @@ def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def tokenizer_files(folder: str) -> list[Path]:
-    """Returns the files of a tokenizer folder that decide its tokens."""
-    base = Path(folder).expanduser()
+    """Returns the files of a tokenizer folder that decide its tokens, as absolute paths."""
+    base = Path(folder).expanduser().absolute()
     templates = sorted((base / "additional_chat_templates").glob("*.jinja"))
     return [path for path in (base / name for name in TOKENIZER_FILES) if path.is_file()] + templates
 

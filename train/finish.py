@@ -169,7 +169,7 @@ def make_manifest(
     return {
         "run": folder.name,
         "identity": facts["identity"],
-        "data": {str(path): digest for path, digest in prepared.input_hashes.items()},
+        "data": {str(path.absolute()): digest for path, digest in prepared.input_hashes.items()},
         "working_folder": str(Path.cwd()),
         "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder), "files": store_files(prepared.folder)},
         "weights": facts["weight_files"],
@@ -211,8 +211,8 @@ def record_files(folder: RunFolder) -> dict[str, str]:
 
 
 def weight_files(config: RunConfig) -> list[Path]:
-    """Returns the weight files and config.json of the starting model; none for random weights."""
+    """Returns the weight files and config.json of the starting model, as absolute paths; none for random weights."""
     if not config.model.path:
         return []
-    folder = Path(config.model.path).expanduser()
+    folder = Path(config.model.path).expanduser().absolute()
     return [*sorted(folder.glob("*.safetensors")), folder / "config.json"]

@@ -12,6 +12,7 @@ D: documents of the part. The fingerprint is of the store, the weights and the a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 from collections.abc import Callable
@@ -83,12 +84,7 @@ def read_or_compute(
     """
     if config.objective.name not in REFERENCED:
         return References()
-    path = config.objective.reference
-    if path != START:
-        weights = fold({str(file): digest for file, digest in hash_files(_files_of(path)).items()})
-    elif not config.model.path:
-        weights = f"drawn: {config.model} {config.training.seed}"
-    prepared = inputs.prepared
+    path, prepared = config.objective.reference, inputs.prepared
     folder = prepared.folder / FOLDER / fingerprint(prepared.fingerprint, weights, config)
     parts = {"train": prepared.train, **({"validation": prepared.validation} if prepared.validation else {})}
     # Rank 0 has looked for all: a column that appears meanwhile must not divide the ranks.
@@ -156,7 +152,21 @@ def _check_finite(columns: dict[str, Column], stores: dict[str, Store]) -> None:
 
 
 def fingerprint(store: str, weights: str, config: RunConfig) -> str:
-    """Returns the name of the columns: what they were computed from, and in which arithmetic."""
+    """Returns the name of the columns: what they were computed from, and in which arithmetic.
+
+    Args:
+        store: fingerprint of the data.
+        weights: hash of the files that the run starts from; they count when the reference is the start.
+        config: of the run.
+
+    Raises:
+        ConfigError: objective.reference names no model folder.
+    """
+    path = config.objective.reference
+    if path != START:
+        weights = fold({str(file): digest for file, digest in hash_files(_files_of(path)).items()})
+    elif not config.model.path:
+        weights = f"drawn: {dataclasses.replace(config.model, tokenizer=None)} {config.training.seed}"
     facts = f"{VERSION} {store} {weights} {config.training.precision} {config.model.dtype} {config.training.tf32}"
     return hashlib.sha256(facts.encode()).hexdigest()[:20]
 

@@ -33,9 +33,10 @@ from train.board import write_board
 from train.cards import DATA_CARD, EVIDENCE, MODEL_CARD, data_card, model_card
 from train.dossier import THIS, read_dossier
 from train.export import Checked, Exported, convert, held_against
+from train.frozen import frozen_config
 from train.paper import write_paper
 from train.parity import check_folder
-from train.parity_run import frozen_config, trained_model
+from train.parity_run import trained_model
 from train.verify import RELEASE_MANIFEST_NAME, Change, read_manifest, verify
 
 NAME, LICENCES_NAME = "release", "licences.json"
