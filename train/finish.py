@@ -14,6 +14,7 @@ from torch import nn
 from configs import atomic
 from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
+from configs.timekeeping import attempt_seconds, used_by
 from data_pipelines.build import Prepared
 from data_pipelines.index import META_NAME
 from train import lineage
@@ -123,7 +124,8 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "ledger": state.ledger,
         "seed": config.training.seed,
         "attempts": len(folder.attempts()),
-        "duration_s": round(run_seconds(folder), 1),
+        "duration_s": round(sum(attempt_seconds(link.attempt) for link in folder.chain()), 1),
+        "used": used_by(folder),
     }
 
 
@@ -144,22 +146,6 @@ def evaluation_at(folder: RunFolder, step: int | None) -> dict[str, Any]:
     """Returns the line of metrics.jsonl of the evaluation after `step` updates; empty when there is none."""
     lines = [line for line in read_metrics(folder.path) if line["step"] == step and "eval_loss" in line]
     return lines[-1] if lines else {}
-
-
-def run_seconds(folder: RunFolder) -> float:
-    """Returns the seconds from the start of each attempt of the chain to its end, added up."""
-    total = 0.0
-    for link in folder.chain():
-        start = link.attempt.read_start()
-        if start is None:
-            continue
-        end = time.time()
-        if link.attempt.exit_path.exists():
-            end = link.attempt.exit_path.stat().st_mtime
-        elif link.until_step is not None:
-            end = max(path.stat().st_mtime for path in (link.attempt.metrics_path, link.attempt.start_path) if path.exists())
-        total += max(0.0, end - float(start["time"]))
-    return total
 
 
 def make_manifest(

@@ -168,6 +168,12 @@ def test_a_release_says_what_is_in_it_and_whose_licence(run: Path, tmp_path: Pat
     assert "model: all weights" in text and "small added weights" not in text
 
 
+def test_hours_are_those_of_each_start_with_its_own_processes(run: Path) -> None:
+    (run / "goodput.json").unlink()
+    text = page(run)
+    assert f"{(3600 * 4 + 1523.4 * 8) / 3600:.3f} GPU-hours" in text and "4 x NVIDIA H800, then 8 x NVIDIA H800" in text
+
+
 def test_a_stage_that_was_not_what_was_read_is_named(run: Path) -> None:
     assert "equal hashes" in page(run)
     change(run.parent / "onc_sft-0c77d0" / "manifest.json", outputs={"model/model.safetensors": HASHES["other"]})
