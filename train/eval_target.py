@@ -15,6 +15,7 @@ from configs.errors import ConfigError
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from train.checkpoint_reading import checkpoint_of
+from train.dossier import model_name
 from train.evaluation_file import FOLDER
 from train.frozen import frozen_config
 
@@ -84,8 +85,7 @@ def score_name(target: Target, weights: dict[str, str], home: RunFolder | None) 
         if target.kind == CHECKPOINT:
             return f"step-{target.step}"
     digest = hashlib.sha256("".join(weights.values()).encode()).hexdigest()[:6]
-    absolute = target.folder.absolute()
-    stem = target.label if target.run is not None else absolute.parent.name if absolute.name == "model" else absolute.name
+    stem = target.label if target.run is not None else model_name(str(target.folder.absolute()))
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', stem)}-{digest}"
 
 

@@ -181,6 +181,21 @@ def test_a_stage_that_was_not_what_was_read_is_named(run: Path) -> None:
     assert "equal hashes" not in text and text.count("differs: what was read is not what this run made") == 3
 
 
+def test_a_stage_that_began_from_a_release_is_followed_to_its_run(run: Path) -> None:
+    """Released in another form than the run's own model: the hashes are those of the release."""
+    earlier = run.parent / "onc_sft-0c77d0"
+    manifest = json.loads((run / "manifest.json").read_text())
+    place = str(earlier / "release" / "model" / "model.safetensors")
+    atomic.write_json(run / "manifest.json", {**manifest, "weights": {place: HASHES["rows"]}})
+    (earlier / "release").mkdir()
+    atomic.write_json(earlier / "release" / "release.json", {"files": {"model/model.safetensors": HASHES["rows"]}})
+    config = run / "attempts" / "1" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(earlier / "model"), str(earlier / "release" / "model")), encoding="utf-8")
+    text = page(run)
+    assert "equal hashes" in text and "0  Qwen3-8B" in text and "1  onc_sft-0c77d0" in text
+    assert re.search(r"Started from</th><td><span[^>]*>onc_sft-0c77d0<", text)
+
+
 def test_a_run_that_has_only_begun_says_what_is_missing(tmp_path: Path) -> None:
     attempt = RunFolder(tmp_path / "begun").claim()
     atomic.write_file(attempt.config_path, freeze(RunConfig()))
