@@ -174,6 +174,16 @@ def test_hours_are_those_of_each_start_with_its_own_processes(run: Path) -> None
     assert f"{(3600 * 4 + 1523.4 * 8) / 3600:.3f} GPU-hours" in text and "4 x NVIDIA H800, then 8 x NVIDIA H800" in text
 
 
+@pytest.mark.parametrize(("also", "said"), [(0, "kept"), (3, "kept, but for 3 that a held-out file has as they are"), (12, "left out of training")])
+def test_repeats_that_are_only_reported_may_have_been_left_out(run: Path, also: int, said: str) -> None:
+    """Rows of a held-out file itself are never trained on, whatever is asked."""
+    account = json.loads((run / "manifest.json").read_text())["account"]
+    account["duplicates"]["done"] = "report"
+    account["sources"][CHINESE]["also_held_out"] = also
+    change(run / "manifest.json", account=account)
+    assert re.search(rf"; these were <span[^>]*>{said}<", page(run))
+
+
 def test_a_stage_that_was_not_what_was_read_is_named(run: Path) -> None:
     assert "equal hashes" in page(run)
     change(run.parent / "onc_sft-0c77d0" / "manifest.json", outputs={"model/model.safetensors": HASHES["other"]})
