@@ -9,6 +9,7 @@ from data_pipelines.gate_lines import DONE, done_with
 from train.board.section import BoardSection, Words
 from train.dossier import Dossier, Figure, short
 
+
 def section(dossier: Dossier) -> BoardSection:
     """Returns the proof of the split as far as the account has it."""
     title, title_zh = "Proof that training and test data are apart", "訓練與測試數據分隔證明"
