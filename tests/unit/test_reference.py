@@ -105,6 +105,13 @@ def test_a_stopped_pass_is_kept_and_taken_up(tmp_path: Path) -> None:
     assert "11 documents, 8 of them known from before" in said.getvalue()
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_pass(tmp_path: Path) -> None:
+    parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
+    (tmp_path / "reference").write_text("a file, where nobody can make a folder, root neither")
+    with pytest.raises(ConfigError, match=r"columns: cannot be written \(.*\); data.store=FOLDER gives another place"):
+        _compute(tmp_path / "reference" / "columns", torch.nn.Identity(), parts, None, None, is_main=True)
+
+
 def test_a_damaged_file_of_a_stopped_pass_is_not_read(tmp_path: Path) -> None:
     parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
     (tmp_path / "columns.begun.npy").write_bytes(b"no column")
