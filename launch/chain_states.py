@@ -36,7 +36,7 @@ def _now(chain: ChainFolder, stage: StageState) -> StageState:
         status = state_of(run)
         if status.state in ("running", "failed", "done"):
             stage.state, stage.cause = status.state, "" if status.state == "done" else status.cause
-        elif stage.state == "running":
+        elif stage.state == "running" and not (status.state == "new" and (jobs or chain.is_held())):  # new: it gets ready
             stage.state, stage.cause = "stopped", status.cause
     if start is not None and stage.state != "done" and start.verdict in ENDED:
         stage.state, stage.cause = ENDED[start.verdict], stage.cause or start.cause

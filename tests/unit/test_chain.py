@@ -136,6 +136,16 @@ def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> No
     assert stage.state == "stopped" and "the same command continues" in stage.cause
 
 
+def test_a_training_that_gets_ready_is_running(chain: ChainFolder) -> None:
+    """Between its beginning and its first attempt lie the pre-flight and the loading of libraries."""
+    begin(chain, "dpo")
+    assert current_states(chain)[1].state == "running"
+    (chain.run_of("dpo").path / "jobs" / "11.json").unlink()
+    with chain.held():
+        assert current_states(chain)[1].state == "running"
+    assert current_states(chain)[1].state == "stopped"
+
+
 def test_a_stage_that_runs_here_after_its_job_failed_is_running(chain: ChainFolder) -> None:
     write_start(chain.run_of("dpo").path, start("eval", 12, "failed", "no such pack"))
     assert current_states(chain)[2].state == "failed"
