@@ -7,7 +7,7 @@ zero, that is the adapter's base. So no second model is in memory, and no step p
     <store>/reference/<fingerprint>/{train,validation}.npy   float64 [D]
 
 D: documents of the part. The fingerprint is of the store, the weights and the arithmetic. A pass that was stopped leaves
-`<fingerprint>.begun.npy`, from which the next start goes on.
+`.tmp-<fingerprint>.begun.npy`, from which the next start goes on.
 """
 
 from __future__ import annotations
@@ -204,7 +204,8 @@ def _read(path: Path, store: Store) -> Float64:
 
 
 def _begun_path(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.begun.npy")
+    # A temporary name: the manifest of another run on this data does not list what will be gone.
+    return folder.with_name(f"{atomic.TEMPORARY_PREFIX}{folder.name}.begun.npy")
 
 
 def _begun(folder: Path, stores: dict[str, Store]) -> dict[str, Column]:
