@@ -180,7 +180,7 @@ def make_plan(
     card = find_card(gpu) if facts.num_gpus else None
     work = work_of(config, count)
     maker = _Maker(config, site, partition, shape, work if isinstance(work, Work) else None, _rate(config, model, card, gpu, work, calibrate))
-    candidate = Candidate(config.engine.name, config.engine.offload_optimizer, config.engine.offload_parameters)
+    candidate = Candidate.of(config.engine)
     taken = fit(config, model, candidate, nodes) if config.engine.name != "auto" else None
     fits = columns(config, model, adapted, nodes, maker.hours) if compares else []
     fits = [found for found in fits if taken is None or found.title != taken.title]

@@ -210,23 +210,22 @@ def test_two_models_on_the_same_items_and_a_checkpoint(aisc: Aisc, place: Path) 
     assert not list(run.path.glob(".tmp-eval-*"))
 
 
-def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Path) -> None:
+@pytest.mark.parametrize("reference", ["base", "spoilt"])
+def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Path, reference: str) -> None:
     pairs = [{"prompt": f"What is {n} and 1?", "chosen": f"{n + 1}.", "rejected": f"{n + 2}."} for n in range(40)]
     (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    # The model that it starts from as a folder of its own, with other bytes.
-    shutil.copytree(place / "base", place / "reference")
-    path = place / "reference" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
-    changed = {"data": "pairs.jsonl", "run.name": "pref", "data.sequence_length": 128, "optimizer.lr": 1e-3, "objective.reference": "reference"}
+    changed = {"data": "pairs.jsonl", "run.name": f"by-{reference}", "data.sequence_length": 128, "optimizer.lr": 1e-3}
+    if reference != "base":
+        changed["objective.reference"] = reference
     settings = {**dict(word.split("=", 1) for word in settings_of(place)), **changed, "objective": "dpo", "evaluation.forgetting": "[]"}
-    with contextlib.chdir(place):
+    with contextlib.chdir(place):  # what is scored elsewhere was told by relative paths here
         assert main(["train", *(f"{key}={value}" for key, value in settings.items())]) == 0
-    run = find_run("pref", place / "runs")
-    code, text = aisc("pref", "--against", "base")
+    run = find_run(f"by-{reference}", place / "runs")
+    code, text = aisc(run.name, "--against", str(place / reference))
     result, written = read_json(run.result_path), read_json(run.path / "eval" / "model.json")
     assert code == 0 and result is not None and written is not None, text
     figures = written["tasks"]["held_out"]["metrics"]
     assert set(figures) == {"loss", "accuracy", "margin"} and figures["accuracy"]["n"] == 10
     assert figures["loss"]["value"] == pytest.approx(result["eval_loss"], rel=1e-5)
     ((_, found),) = written["comparisons"].items()
-    assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the base's margin is 0"
+    assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the reference's margin is 0"

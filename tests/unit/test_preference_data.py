@@ -352,6 +352,8 @@ def test_a_file_of_bad_rows_alone_is_told_by_row(objective: str, row: Row, tmp_p
 def test_answers_that_are_json_are_learned_as_they_stand(tmp_path: Path, tokenizer: str) -> None:
     store = prepared(tmp_path, tokenizer, [pair(3, chosen='[{"stage": "IV"}]', rejected="{'stage': 1}")]).train
     assert [learned for _, _, learned in texts(store, tokenizer)] == ['[{"stage": "IV"}]<|im_end|>', "{'stage': 1}<|im_end|>"]
+    store = prepared(tmp_path, tokenizer, [pair(3, chosen='{"from": "day 1", "to": "day 9"}', rejected='[{"role": "surgeon"}]')]).train
+    assert [learned for _, _, learned in texts(store, tokenizer)] == ['{"from": "day 1", "to": "day 9"}<|im_end|>', '[{"role": "surgeon"}]<|im_end|>']
 
 
 def test_bad_labelled_answers_are_reported_together(tmp_path: Path, tokenizer: str) -> None:
