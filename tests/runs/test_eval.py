@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import random
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
