@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except OSError as error:
-        if error.errno not in NOT_ALLOWED:
+        if error.errno not in NOT_ALLOWED or error.filename is None:
             raise
         path = str(error.filename)
         # Files are written under another name first, which says nothing to anybody.
