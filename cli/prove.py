@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,8 @@ def show(screen: Console, proof: Proof) -> None:
         "move the loss enough to see a mistake",
     ]
     for line in lines:
-        screen.print(f"  {line}", soft_wrap=True, markup=False)
+        folded = textwrap.fill(line, screen.width, initial_indent="  ", subsequent_indent=" " * 11, break_long_words=False)
+        screen.print(folded, soft_wrap=True, markup=False)
     screen.print()
     print_table(screen, proof.rows)
     broken = [row for row in proof.rows if row.is_ok is False]
@@ -139,13 +141,15 @@ def print_table(screen: Console, rows: list[Row]) -> None:
     from rich.text import Text
 
     width = max(len(row.name) for row in rows)
-    screen.print(f"  {'':<{width}}  {'':<6}{'loss':>8}  {'grad norm':>9}  {'bound':>6}", soft_wrap=True, markup=False)
+    screen.print(f"  {'':<{width}}  {'':<5} {'loss':>7}  {'grad norm':>9}  {'bound':>6}", soft_wrap=True, markup=False)
     for row in rows:
         mark, style = {True: ("ok", ""), False: ("BROKEN", "bold red"), None: ("-", "dim")}[row.is_ok]
-        figures = "  ".join(f"{_figure(row.figures.get(key)):>{size}}" for key, size in (("loss", 8), ("grad_norm", 9)))
+        figures = "  ".join(f"{_figure(row.figures.get(key)):>{size}}" for key, size in (("loss", 7), ("grad_norm", 9)))
         bound = f"{row.bound:.0e}" if row.bound else ""
-        note = f"   {row.note}" if row.note else ""
-        text = f"  {row.name:<{width}}  {row.optimizer:<6}{figures}  {bound:>6}  {mark}{note}"
+        text = f"  {row.name:<{width}}  {row.optimizer:<5} {figures}  {bound:>6}  {mark}"
+        if row.note:
+            beside = f"{text}   {row.note}"
+            text = beside if len(beside) <= screen.width else f"{text}\n      {row.note}"
         screen.print(Text(text, style=style), soft_wrap=True)
 
 

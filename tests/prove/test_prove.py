@@ -98,7 +98,9 @@ def test_soak_takes_every_shipped_experiment() -> None:
 
 
 def proof(*, holds: bool) -> Proof:
-    row = Row("packed rows", "sgd", {"loss": 0.5}, bound=1e-5, is_ok=holds, sentence="" if holds else "packed rows: half")
+    name = "zero2, 2 ranks, micro-batches of one row"
+    figures, sentence = {"loss": 0.5, "grad_norm": 0.5}, "" if holds else f"{name}: half"
+    row = Row(name, "adamw", figures, "20 tensors move, no other does", bound=1e-5, is_ok=holds, sentence=sentence)
     numbers = dict.fromkeys(("layers", "hidden", "vocabulary", "documents", "tokens", "supervised", "packed_rows", "row_tokens"), 2)
     about = {**numbers, "model": "m", "kind": "llama", "is_reduced": True, "adapter": "none", "steps": 3, "max_grad_norm": 1.0}
     return Proof([row], {**about, "rates": {}, "device": "cpu"}, {}, 1.0)
@@ -118,6 +120,7 @@ def test_a_chain_is_broken_when_one_of_its_stages_is(
     said = capsys.readouterr().out
     assert "stage 3 of 3  judge   objective=reward: has no plain loop, not compared" in said
     assert said.splitlines()[-1] == "c: broken in two; not compared: judge"
+    assert max(len(line) for line in said.splitlines() if "BROKEN" not in line) <= 80
     found = json.loads(report.read_text())
     assert not found["holds"] and found["stages"]["one"]["holds"] and found["not_compared"] == ["judge"]
 
