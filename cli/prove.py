@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import signal
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,9 @@ def run(screen: Console, asked: Asked) -> Proof:
     """Proves; a terminal sees which case is under way."""
     from train.prove.prove import prove
 
+    # Ended as Ctrl-C ends it: ranks are processes of their own, and pieces of the data lie in a temporary folder.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     if not screen.is_terminal:
         return prove(asked)
     with screen.status("starting") as status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.kills.lab import make_chats, make_tokenizer
 from tests.prove.bugs import BUGS, is_named
 from tests.prove.shipped import EXPERIMENTS
 from tests.scenario import run_scenario
+from tests.slurm.processes import wait_until
 from train.prove.prove import Proof
 from train.prove.verdict import Row
 
@@ -168,6 +170,33 @@ def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "no assistant turn" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_proof_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    """By SIGTERM, as a queue or `timeout` ends it: no rank goes on, no piece of the data stays."""
+    make_tokenizer(tmp_path / "tokenizer", make_chats(tmp_path / "chats.jsonl", 10))
+    inputs = [f"model.tokenizer={tmp_path / 'tokenizer'}", f"data={tmp_path / 'chats.jsonl'}"]
+    place = tmp_path / "tmp"
+    place.mkdir()
+    command = [sys.executable, "-m", "cli.main", "prove", "model=tiny_llama", "--reduced", *inputs]
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True) as process:
+        ranks: list[int] = []
+
+        def is_under_way() -> bool:
+            ranks[:] = children_of(process.pid)
+            return bool(ranks) and any(place.glob("aisc-prove-*/alone/train/ids.npy"))
+
+        wait_until(is_under_way, 300, lambda: str(process.poll()))
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said == "interrupted\n"
+    assert list(place.glob("aisc-*")) == []
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+def children_of(pid: int) -> list[int]:
+    """Returns the processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_the_help_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
