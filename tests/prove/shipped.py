@@ -13,6 +13,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,16 +29,23 @@ from train.prove.prove import import_stack
 EXPERIMENTS = ("demo", "oncology_sft", "hkgai_chain", "hkgai_chain_deepseek", "oncology_chain", "oncology_chain_qwen3")
 # One run, experts whole, an adapter; every objective that they have. The others are Llama, as the demo's model.
 IN_CI = ("oncology_sft", "hkgai_chain_deepseek", "oncology_chain_qwen3")
-SMOLLM2 = ROOT / ".cache" / "demo" / "smollm2"
+DEMO = ROOT / ".cache" / "demo"
+SMOLLM2 = DEMO / "smollm2"
 ROWS = 100
 
 
 def build_data(folder: Path) -> dict[str, Path]:
     """Makes some rows of each corpus, with a patient's name that a hospital's rows have; returns the files."""
+    for name, build in (
+        ("hkcancor", lambda to: hkcancor.build(to, SMOLLM2, PACKAGES)),
+        ("oncology", lambda to: oncology.build(to, PACKAGES)),
+    ):
+        if (DEMO / name / "about.json").is_file():  # `make corpora` has built it
+            shutil.copytree(DEMO / name, folder / name)
+        else:
+            build(folder / name)
     ctcpc.build(folder / "ctcpc", PACKAGES)
-    hkcancor.build(folder / "hkcancor", SMOLLM2, PACKAGES)
     script_pairs.build(folder / "scripts", PACKAGES, num_pairs=ROWS)
-    oncology.build(folder / "oncology", PACKAGES)
     icd_pairs.build(folder / "icd", PACKAGES)
     files = {
         "texts": folder / "ctcpc" / "train.jsonl",
