@@ -103,7 +103,7 @@ def ask(attempted: compose.Attempted, options: dict[str, str], command: str) -> 
     if attempted.problems:
         raise ConfigError(attempted.problems)
     worlds = [world for world in sorted({WORLD, ranks}) if 1 < world <= ranks]
-    return Asked(resolved.config, facts, is_reduced, steps, worlds, command)
+    return Asked(resolved.config, facts, is_reduced, steps, worlds, command, resolved.reasons.get("engine.name", ""))
 
 
 def _number(options: dict[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -124,6 +124,8 @@ def show(screen: Console, proof: Proof) -> None:
         f"{about['packed_rows']} packed rows of {about['row_tokens']}; every step is all of it",
         f"against  a plain loop in fp32 on one process, each document alone: {about['steps']} steps, "
         f"clipped at {about['max_grad_norm']:.3g}",
+        f"engine   {about['engine']}"
+        + (f" (auto: {about['engine_reason']}; engine.name=NAME proves that of your nodes)" if about["engine_reason"] else ""),
         f"rates    {', '.join(f'{name} {rate:.2g}' for name, rate in about['rates'].items())}; yours are not used: these "
         "move the loss enough to see a mistake",
     ]

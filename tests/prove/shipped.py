@@ -31,6 +31,8 @@ EXPERIMENTS = ("demo", "oncology_sft", "hkgai_chain", "hkgai_chain_deepseek", "o
 IN_CI = ("oncology_sft", "hkgai_chain_deepseek", "oncology_chain_qwen3")
 DEMO = ROOT / ".cache" / "demo"
 SMOLLM2 = DEMO / "smollm2"
+# What `engine: auto` takes on the nodes that the experiment names; here, without a GPU, it is ddp.
+OF_NODES = {"hkgai_chain_deepseek": ("engine=zero3_offload",)}
 ROWS = 100
 
 
@@ -127,7 +129,7 @@ def prove_all(size: str) -> Iterator[dict[str, Any]]:
             import_stack(kind, 0)
         words = words_of(files)
         for experiment in IN_CI if size == "small" else EXPERIMENTS:
-            model = small_model(folder, experiment, texts) if size == "small" else [f"model.tokenizer={SMOLLM2}"]
+            model = small_model(folder, experiment, texts) if size == "small" else [f"model.tokenizer={SMOLLM2}", *OF_NODES.get(experiment, ())]
             given = [f"experiment={experiment}", *words[experiment], *model]
             yield {"experiment": experiment, **run_ranks(1, prove, given, timeout_s=3600)[0]}
 

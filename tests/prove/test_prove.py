@@ -79,18 +79,20 @@ def test_a_shipped_experiment_passes_in_reduced_form(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, str]:
-    """What the experiments of CI said, by name; soak takes all of them."""
-    return {one["experiment"]: one["screen"] for one in run_scenario("tests.prove.shipped", "small") if one["code"] == 0}
+def shipped() -> dict[str, dict[str, Any]]:
+    """What the experiments of CI gave, by name; soak takes all of them."""
+    return {one["experiment"]: one for one in run_scenario("tests.prove.shipped", "small")}
 
 
 @pytest.mark.parametrize(
     ("experiment", "stages"),
     [("oncology_sft", []), ("hkgai_chain_deepseek", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
 )
-def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, str], experiment: str, stages: list[str]) -> None:
-    lines = shipped[experiment].splitlines()
-    assert sum(line.startswith("all ") for line in lines) == max(1, len(stages)) and "BROKEN" not in shipped[experiment]
+def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, Any], experiment: str, stages: list[str]) -> None:
+    screen = shipped[experiment]["screen"]
+    assert shipped[experiment]["code"] == 0 and "BROKEN" not in screen, screen
+    lines = screen.splitlines()
+    assert sum(line.startswith("all ") for line in lines) == max(1, len(stages))
     assert [line.split()[4] for line in lines if line.startswith("stage ")] == stages
     assert not stages or lines[-1] == f"{experiment}: {', '.join(stages)} hold"
 
@@ -105,6 +107,7 @@ def proof(*, holds: bool) -> Proof:
     row = Row(name, "adamw", figures, "20 tensors move, no other does", bound=1e-5, is_ok=holds, sentence=sentence)
     numbers = dict.fromkeys(("layers", "hidden", "vocabulary", "documents", "tokens", "supervised", "packed_rows", "row_tokens"), 2)
     about = {**numbers, "model": "m", "kind": "llama", "is_reduced": True, "adapter": "none", "steps": 3, "max_grad_norm": 1.0}
+    about |= {"engine": "ddp", "engine_reason": "no GPU"}
     return Proof([row], {**about, "rates": {}, "device": "cpu"}, {}, 1.0)
 
 
@@ -121,6 +124,7 @@ def test_a_chain_is_broken_when_one_of_its_stages_is(
     assert main(["prove", str(tmp_path / "c.yaml"), "--reduced", "--json", str(report)]) == 1
     said = capsys.readouterr().out
     assert "stage 3 of 3  judge   objective=reward: has no plain loop, not compared" in said
+    assert said.count("  engine   ddp (auto: no GPU; engine.name=NAME proves that of your nodes)") == 2
     assert said.splitlines()[-1] == "c: broken in two; not compared: judge"
     assert max(len(line) for line in said.splitlines() if "BROKEN" not in line) <= 80
     found = json.loads(report.read_text())
