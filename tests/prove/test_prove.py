@@ -86,7 +86,7 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("experiment", "stages"),
-    [("oncology_sft", []), ("hkgai_chain_deepseek", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
+    [("oncology_sft", []), ("hkgai_chain", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
 )
 def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, Any], experiment: str, stages: list[str]) -> None:
     screen = shipped[experiment]["screen"]
