@@ -129,8 +129,9 @@ def held_out_objective(config: RunConfig, run: RunFolder, store: Store) -> Objec
         raise ConfigError(no_writer(run.path, "aisc eval"))
     column = None
     if config.objective.name in REFERENCED:
-        start = newest_start(run)
-        path = reference.columns_folder(store.folder.parent, str(start["store"]), str(start["weights"]), config) / "validation.npy"
+        weights = str(newest_start(run)["weights"])
+        name = reference.fingerprint(str(newest_start(run)["store"]), weights, config)
+        path = store.folder.parent / reference.FOLDER / name / "validation.npy"
         if not path.is_file():
             raise ConfigError(f"{path}: the reference's log-probabilities of {run.name} are gone; a run on this data computes them again")
         column = np.load(path, allow_pickle=False)

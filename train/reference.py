@@ -12,6 +12,7 @@ D: documents of the part. The fingerprint is of the store, the weights and the a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 from collections.abc import Callable
@@ -83,9 +84,8 @@ def read_or_compute(
     """
     if config.objective.name not in REFERENCED:
         return References()
-    path = config.objective.reference
-    prepared = inputs.prepared
-    folder = columns_folder(prepared.folder, prepared.fingerprint, weights, config)
+    path, prepared = config.objective.reference, inputs.prepared
+    folder = prepared.folder / FOLDER / fingerprint(prepared.fingerprint, weights, config)
     parts = {"train": prepared.train, **({"validation": prepared.validation} if prepared.validation else {})}
     # Rank 0 has looked for all: a column that appears meanwhile must not divide the ranks.
     kept = distributed.broadcast_json(all((folder / f"{name}.npy").is_file() for name in parts))
@@ -153,12 +153,12 @@ def _check_finite(columns: dict[str, Column], stores: dict[str, Store]) -> None:
             )
 
 
-def columns_folder(store: Path, fingerprint: str, weights: str, config: RunConfig) -> Path:
-    """Returns the folder of a run's columns, named by what they are computed from and in which arithmetic.
+def fingerprint(store: str, weights: str, config: RunConfig) -> str:
+    """Returns the name of the columns: what they were computed from, and in which arithmetic.
 
     Args:
-        store: the prepared folder. fingerprint: of what is in it.
-        weights: hash of the files that the run starts from.
+        store: fingerprint of the data.
+        weights: hash of the files that the run starts from; they count when the reference is the start.
         config: of the run.
 
     Raises:
@@ -168,9 +168,9 @@ def columns_folder(store: Path, fingerprint: str, weights: str, config: RunConfi
     if path != START:
         weights = fold({str(file): digest for file, digest in hash_files(_files_of(path)).items()})
     elif not config.model.path:
-        weights = f"drawn: {config.model} {config.training.seed}"
-    facts = f"{VERSION} {fingerprint} {weights} {config.training.precision} {config.model.dtype} {config.training.tf32}"
-    return store / FOLDER / hashlib.sha256(facts.encode()).hexdigest()[:20]
+        weights = f"drawn: {dataclasses.replace(config.model, tokenizer=None)} {config.training.seed}"
+    facts = f"{VERSION} {store} {weights} {config.training.precision} {config.model.dtype} {config.training.tf32}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:20]
 
 
 def _files_of(path: str) -> list[Path]:
