@@ -194,7 +194,10 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
         base = Path(name or "").expanduser()
         if not name or not (base / "config.json").is_file():
-            raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
+            raise ConfigError(
+                f"{adapter}: its base model {name or '(random weights)'} is not there; base_model_name_or_path in it is to name the "
+                "folder of that model"
+            )
     check_weights(base)
     if adapter.is_file():
         check_adapter_fits(folder, base)
