@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from configs.errors import CheckpointError, LaunchError
 from launch.chain import ChainFolder, begin, end, verified_model
 from launch.chain_queue import end_job
 from launch.chain_states import current_states
+from launch.explain import cancelled_mark
 from launch.records import JobStart, read_start, write_start
 from tests.small_chain import small_chain
 
@@ -134,6 +136,29 @@ def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> No
         assert current_states(chain)[2].state == "running"
     stage = current_states(chain)[2]
     assert stage.state == "stopped" and "the same command continues" in stage.cause
+
+
+def test_a_training_that_gets_ready_is_running(chain: ChainFolder) -> None:
+    """Between its beginning and its attempt lie the pre-flight and the loading of libraries, after a requeue too."""
+    sft = chain.run_of("sft")
+    began = dataclasses.replace(start("train", 10, ""), ended=None, verdict=None)
+    for restart in (0, 1):
+        begin(chain, "sft")
+        assert current_states(chain)[0].state == "stopped"  # nothing says that anybody does
+        with chain.held():
+            assert current_states(chain)[0].state == "running"
+        running = dataclasses.replace(began, restart=restart, began=time.time())
+        write_start(sft.path, running)
+        assert current_states(chain)[0].state == "running"
+        attempt = sft.claim()
+        attempt.write_start({}, None)
+        atomic.write_json(attempt.exit_path, {"state": "stopped", "kind": "signal", "cause": "SIGTERM", "code": 75})
+        assert current_states(chain)[0].state == "stopped"
+        write_start(sft.path, dataclasses.replace(running, ended=time.time(), verdict="requeued", cause="SIGTERM"))
+        stage = current_states(chain)[0]
+        assert (stage.state, stage.cause) == ("waiting", "SIGTERM")
+    atomic.write_file(cancelled_mark(sft.path, 10), "")  # aisc runs stop took it out of the queue
+    assert current_states(chain)[0].state == "stopped"
 
 
 def test_a_stage_that_runs_here_after_its_job_failed_is_running(chain: ChainFolder) -> None:
