@@ -18,7 +18,7 @@ from configs.atomic import sha256_file
 from configs.errors import CheckpointError, UserError
 from configs.runfolder import RunFolder, Status, read_events, read_json, read_metrics, state_of
 
-MANIFEST, RESULT = "manifest.json", "result.json"
+MANIFEST, RESULT, RELEASE = "manifest.json", "result.json", "release"
 THIS, BASE, OTHER = "this model", "starting model", "another model"
 
 
@@ -231,7 +231,15 @@ def short(digest: object) -> str:
     return str(digest)[:12]
 
 
+def run_of(folder: Path) -> Path | None:
+    """Returns the folder of the run whose `model/` or `release/model/` is `folder`; None of any other name."""
+    if folder.name != "model":
+        return None
+    return folder.parent.parent if folder.parent.name == RELEASE else folder.parent
+
+
 def model_name(path: str) -> str:
-    """Returns what the model at `path` is called: its folder, or the run whose `model/` it is."""
+    """Returns what the model at `path` is called: its folder, or the run whose `model/` or `release/model/` it is."""
     folder = Path(path)
-    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
+    run = run_of(folder)
+    return run.name if run is not None and run.name else folder.name

@@ -23,6 +23,20 @@ def has(row: Message, column: str) -> bool:
     return row.get(column) is not None
 
 
+def one_of(row: Message, *columns: str) -> str | None:
+    """Returns the one of `columns` that the row has; None when it has none.
+
+    Raises:
+        RowProblem: it has two with something in them: which one is meant cannot be known.
+    """
+    there = [column for column in dict.fromkeys(columns) if has(row, column)]
+    # A CSV file gives every row every column, as an empty text.
+    filled = [column for column in there if row[column] not in ("", [])]
+    if len(filled) > 1:
+        raise RowProblem(filled[1], f"beside {filled[0]}", "one row says it twice; keep one of the two columns")
+    return next(iter([*filled, *there]), None)
+
+
 def turns_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
     """Returns a list of turns, each written as in a chat file or as in a ShareGPT file.
 
@@ -90,9 +104,9 @@ def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
     """Returns the turns before the answers; empty when the row has no column for them.
 
     Raises:
-        RowProblem: they are not as expected, or end with an assistant's turn.
+        RowProblem: they are not as expected, stand there twice, or end with an assistant's turn.
     """
-    key = next((columns[name] for name in ("prompt", "conversations") if has(row, columns[name])), None)
+    key = one_of(row, columns["prompt"], columns["conversations"])
     if key is None:
         return []
     value = row[key]
