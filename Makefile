@@ -11,7 +11,8 @@ export OMP_WAIT_POLICY := passive
 # Each part says what it took: bash's own `time`.
 SHELL := /bin/bash
 export TIMEFORMAT := (%0R s, of CPU %0U + %0S s)
-# One thread a process, but for tests/chain: models are tiny, and two threads wait for each other longer than they compute.
+# One thread a process: models are tiny, and two threads wait for each other longer than they compute. By itself tests/chain
+# takes all cores; beside another lane it has one thread too.
 PYTEST := time OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .PHONY: demo oncology chains test corpora lanes lint unit privacy pages runs distributed prove kills faults chain slurm bench-small soak bench bundle evidence clean
