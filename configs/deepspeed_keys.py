@@ -69,7 +69,8 @@ def read(section: EngineSection) -> Theirs | None:
         return Theirs(json.loads(json.dumps(given, default=str)))
     name = f"engine.deepspeed={given}"
     try:
-        text = Path(given).expanduser().read_text(encoding="utf-8-sig")
+        # "" would be this folder.
+        text = Path(given or "(nothing)").expanduser().read_text(encoding="utf-8-sig")
         settings = json.loads(text, object_pairs_hook=_once)
     except FileNotFoundError:
         return Theirs({}, f"{name}: no such file; give a JSON file or a mapping of DeepSpeed's settings")

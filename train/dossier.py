@@ -190,7 +190,7 @@ def _account(manifest: Mapping[str, Any], start: Mapping[str, Any]) -> tuple[Map
 def _evaluations(path: Path, manifest: Mapping[str, Any], start: Mapping[str, Any]) -> tuple[Evaluated, ...]:
     """Returns the files of `eval/` that hold tasks, the oldest first."""
     mine = {digest for name, digest in manifest.get("outputs", {}).items() if name.endswith(".safetensors")}
-    given = manifest.get("weights") or start.get("weight_files") or {}
+    given = starting_files(manifest.get("weights") or start.get("weight_files") or {})
     base = {digest for name, digest in given.items() if name.endswith(".safetensors")}
     found = []
     for file in sorted((path / "eval").glob("*.json")):
@@ -203,6 +203,12 @@ def _evaluations(path: Path, manifest: Mapping[str, Any], start: Mapping[str, An
         written = str(values.get("written", ""))
         found.append(Evaluated(f"eval/{file.name}", subject, str(values.get("model", "")), tasks, written, values))
     return tuple(sorted(found, key=lambda one: (one.written, one.file)))
+
+
+def starting_files(given: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the weight files that a run read which it started from; behind them are those of another reference."""
+    folder = Path(next(iter(given), "")).parent
+    return {name: digest for name, digest in given.items() if Path(name).parent == folder}
 
 
 def _task(name: str, values: Mapping[str, Any]) -> Task:

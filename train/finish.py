@@ -14,6 +14,7 @@ from torch import nn
 from configs import atomic
 from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
+from configs.schema.objective import REFERENCED, START
 from configs.timekeeping import attempt_seconds, used_by
 from data_pipelines.build import Prepared
 from data_pipelines.index import META_NAME
@@ -197,8 +198,10 @@ def record_files(folder: RunFolder) -> dict[str, str]:
 
 
 def weight_files(config: RunConfig) -> list[Path]:
-    """Returns the weight files and config.json of the starting model, as absolute paths; none for random weights."""
+    """Returns weight files and config.json of the starting model, then of another reference, absolute; none for random weights."""
     if not config.model.path:
         return []
-    folder = Path(config.model.path).expanduser().absolute()
-    return [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+    objective = config.objective
+    others = [objective.reference] if objective.name in REFERENCED and objective.reference != START else []
+    folders = [Path(path).expanduser().absolute() for path in (config.model.path, *others)]
+    return [path for folder in folders for path in (*sorted(folder.glob("*.safetensors")), folder / "config.json")]

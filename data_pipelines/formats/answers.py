@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from data_pipelines.formats import chat, sharegpt
-from data_pipelines.formats.document import ROLES, Message, list_of, object_of, text_of
+from data_pipelines.formats.document import ROLES, Message, behind_system, list_of, object_of, text_of
 from data_pipelines.json_rows import parse_value
 from data_pipelines.problems import RowProblem, type_name
 
@@ -125,10 +125,7 @@ def with_system(turns: list[Message], row: Message, columns: dict[str, str]) -> 
         RowProblem: the turns have a system message too, or one that is not the first.
     """
     key = columns["system"]
-    if has(row, key) and (system := text_of(row[key], key, may_be_empty=True)).strip():
-        if turns and turns[0]["role"] == "system":
-            raise RowProblem(key, "a second system message", "the turns have one already; keep one of them")
-        turns = [{"role": "system", "content": system}, *turns]
+    turns = behind_system(turns, row, key)
     if any(turn["role"] == "system" for turn in turns[1:]):
         raise RowProblem(key, "a system message that is not the first", "put one system message at the start")
     return turns

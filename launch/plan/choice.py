@@ -230,6 +230,9 @@ def _what_would(config: RunConfig, model: Model, adapted: Model | None, nodes: N
     free = _engine_free(config)
     if config.engine.name != "auto" and (found := first_fit(free, model, nodes)):
         helps.append("engine.name=auto" if found.candidate.offload_optimizer else f"engine.name={found.candidate.name}")
+    plain = dataclasses.replace(free, adapter=dataclasses.replace(free.adapter, dora=False))
+    if free.adapter.dora and first_fit(plain, model, nodes):
+        helps.append("adapter.dora=false")
     one_row = dataclasses.replace(free, training=dataclasses.replace(free.training, micro_batch_size=1))
     if free.training.micro_batch_size not in ("auto", 1) and first_fit(one_row, model, nodes):
         helps.append("training.micro_batch_size=1")

@@ -70,11 +70,11 @@ def test_false_alarms_on_real_sentences() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [("12 " + "CYCLES OF CARBOPLATIN GIVEN AT THE DAY WARD " * 6) * 40, "H.i.s.t.o.r.y." * 10 + " at", "A " * 9000],
-    ids=["capitals", "dots", "letters"],
+    [("12 " + "CYCLES OF CARBOPLATIN GIVEN AT THE DAY WARD " * 6) * 40, "H.i.s.t.o.r.y." * 10 + " at", "A " * 9000, "The treaty of 12 March 1950 on tariffs. " * 1200, "0f3a" * 15_000 + " @"],
+    ids=["capitals", "dots", "letters", "one line", "hex"],
 )
 def test_no_text_takes_long(text: str) -> None:
     """A pattern that can be met in many ways and then is not takes minutes for a page of notes."""
     began = time.process_time()
     find(text)
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < 4

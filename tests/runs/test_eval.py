@@ -20,6 +20,7 @@ from configs.runfolder import RunFolder, read_json
 from launch.runs import find_run
 from tests.kills.lab import make_chats, make_tokenizer
 from train import harness
+from train.dossier import BASE, OTHER, THIS, read_dossier
 from train.eval_target import weight_hashes
 from train.harness import task_config
 from train.packs import TASKS
@@ -228,3 +229,7 @@ def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Pat
     assert figures["loss"]["value"] == pytest.approx(result["eval_loss"], rel=1e-5)
     ((_, found),) = written["comparisons"].items()
     assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the reference's margin is 0"
+    manifest = read_json(run.path / "manifest.json")
+    assert manifest is not None and {Path(name).parent.name for name in manifest["weights"]} == {"base", reference}
+    # Its hashes are of what the run read; it did not start from it.
+    assert {one.subject for one in read_dossier(run.path).evaluations} == {THIS, BASE if reference == "base" else OTHER}

@@ -7,20 +7,26 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 import launch.chain
+from cli.chain_plan import ChainPlan, StagePlan, write_chain
 from cli.main import main
 from configs import atomic
 from configs.chain import is_chain, read_chain
 from configs.errors import CheckpointError, LaunchError
+from configs.schema import RunConfig
 from launch.chain import ChainFolder, begin, end, verified_model
 from launch.chain_queue import end_job
 from launch.chain_states import current_states
 from launch.explain import cancelled_mark
 from launch.records import JobStart, read_start, write_start
 from tests.small_chain import small_chain
+
+if TYPE_CHECKING:
+    from cli.configured import Given
 
 JOB = {"SLURM_JOB_ID": "10", "SLURM_RESTART_COUNT": "0"}
 
@@ -126,6 +132,19 @@ def test_a_finished_training_does_not_go_over_to_another_beginning(chain: ChainF
     chain.change("dpo", state="done", taken={"model/model.safetensors": "of a training that was removed by hand"})
     with pytest.raises(CheckpointError, match=f"began from another model of stage sft .* remove {dpo.path}"):
         begin(chain, "dpo")
+
+
+def test_only_what_is_told_something_else_is_as_new(chain: ChainFolder) -> None:
+    stages = [StagePlan(name, cast("Given", None), RunConfig(), identity, merges=False) for name, identity in (("sft", "a"), ("dpo", "b"))]
+    told = {"evaluate": ["hk"]}
+    write_chain(ChainPlan(chain, "onc", stages, told), "train", ["onc.yaml"])
+    for name in ("sft", "evaluate"):
+        chain.change(name, state="done")
+    write_chain(ChainPlan(chain, "onc", stages, {**told, "release": []}), "train", ["onc.yaml"])
+    assert [stage.state for stage in chain.info().stages] == ["done", "waiting", "done", "waiting"]
+    write_chain(ChainPlan(chain, "onc", stages, {"evaluate": ["medical"]}), "train", ["onc.yaml"])
+    assert [stage.state for stage in chain.info().stages] == ["done", "waiting", "waiting"]
+    assert chain.info().created == 1.0
 
 
 def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.runfolder import read_json
 from train.board.section import BoardSection, Table, Words
-from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, run_of, short
+from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, run_of, short, starting_files
 
 MOST_STAGES = 16
 
@@ -148,7 +148,7 @@ def _stage(path: Path, manifest: dict[str, object], objective: str, origin: str,
         path.name,
         origin,
         objective or "run",
-        {str(begun / Path(name).expanduser()): digest for name, digest in weights.items()} if isinstance(weights, dict) else {},
+        {str(begun / Path(name).expanduser()): digest for name, digest in starting_files(weights).items()} if isinstance(weights, dict) else {},
         made,
         fingerprint,
         join,
