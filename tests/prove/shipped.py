@@ -31,8 +31,8 @@ EXPERIMENTS = ("demo", "oncology_sft", "hkgai_chain", "hkgai_chain_deepseek", "o
 IN_CI = ("oncology_sft", "hkgai_chain", "oncology_chain_qwen3")
 DEMO = ROOT / ".cache" / "demo"
 SMOLLM2 = DEMO / "smollm2"
-# What `engine: auto` takes on the nodes that the experiment names; here, without a GPU, it is ddp.
-OF_NODES = {"hkgai_chain_deepseek": ("engine=zero3_offload",)}
+# What `engine: auto` takes on the nodes that the experiment names; here, without a GPU, it would be ddp.
+OF_NODES = {"hkgai_chain_deepseek": ("engine.name=zero3", "engine.offload_optimizer=true")}
 ROWS = 100
 
 
