@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from configs.errors import RunFailed
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
-from train.activity import enter
+from train.activity import CURRENT, enter
 from train.distributed import gather_json
 from train.inference import inference
 
@@ -48,7 +48,9 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
         plain = module(row, plainly=True).double()
         reference = -plain.mean().item()
     if not math.isfinite(reference):
-        raise RunFailed(_blame_weights(module, reference, precision))
+        raise RunFailed(
+            f"reference check: the loss of batch 0 is {reference:.4g} by the plain model too, not finite: {_blame_weights(module)}"
+        )
     bound = REFERENCE_BOUND[precision]
     # Rewards have both signs, and their mean may be near 0; of log-probabilities this is the mean itself.
     if not abs(fast - reference) <= bound * max(plain.abs().mean().item(), 1e-8):
@@ -60,29 +62,41 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
     return ReferenceCheck(fast, reference)
 
 
-def _blame_weights(module: nn.Module, loss: float, precision: str) -> str:
-    """Returns why the plain model itself gives no number; every rank calls it with its part of the weights."""
+def _blame_weights(module: nn.Module) -> str:
+    """Returns what is wrong with weights that give no number for any row; every rank calls it with its part of them."""
     own = non_finite(((name, getattr(p, "ds_tensor", p)) for name, p in module.named_parameters()), MOST_NAMED)
-    named = list(dict.fromkeys(name.removeprefix("module.").removeprefix("model.") for names in gather_json(own) for name in names))
-    said = f"reference check: the loss of batch 0 is {loss:.4g} by the plain model too"
-    if named:
-        more = " and others" if len(named) > MOST_NAMED else ""
-        return f"{said}: these weights hold numbers that are not finite: {', '.join(named[:MOST_NAMED])}{more}. Give other weights"
-    return f"{said}, though all its weights are finite: they overflow in {precision}. Try another training.precision"
+    named = list(dict.fromkeys(name for names in gather_json(own) for name in names))
+    if not named:
+        return "all weights are finite, what they compute overflows (try training.precision=fp32, or a lower optimizer.lr)"
+    more = " and others" if len(named) > MOST_NAMED else ""
+    names = ", ".join(name.removeprefix("module.").removeprefix("model.") for name in named[:MOST_NAMED])
+    return f"these weights hold numbers that are not: {names}{more} (start from others, or try a lower optimizer.lr)"
 
 
 def find_non_finite_rows(module: nn.Module, store: Store, window: list[Batch], pad_token_id: int) -> list[int]:
-    """Returns the rows of all ranks' windows whose loss alone is not finite, in order; every rank calls it."""
-    culprits = []
+    """Returns the rows of all ranks' windows whose loss alone is not finite, in order; every rank calls it.
+
+    Raises:
+        RunFailed: it is that of all of them, so that no row is to blame.
+    """
+    culprits, num_rows = [], 0
     with torch.no_grad():
         for batch in window:
             # Empty rows too: a sharded model must be called equally often on every rank.
             for row in batch.row_ids:
                 enter("forward")  # row by row a window may take longer than a rank may stand still
+                num_rows += row >= 0
                 single = collate(store, np.array([row], dtype=np.int64), pad_token_id).to(batch.input_ids.device)
                 if not torch.isfinite(module(single).sum()):
                     culprits.append(int(row))
-    return sorted(row for own in gather_json(culprits) for row in own)
+    found = gather_json([culprits, int(num_rows)])
+    rows, total = sorted(row for own, _ in found for row in own), sum(number for _, number in found)
+    if len(rows) == total > 1:
+        raise RunFailed(
+            f"step {CURRENT.step}: the loss of each of the {total} rows alone is not finite: {_blame_weights(module)}. "
+            "Nothing was updated; the last good checkpoint is untouched"
+        )
+    return rows
 
 
 def non_finite_gradients(named: Iterable[tuple[str, nn.Parameter]], most: int = MOST_NAMED) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,11 +15,9 @@ from configs.errors import RunFailed
 from configs.schema import EngineSection, ModelSection, OptimizerSection, TrainingSection
 from data_pipelines.collate import Batch
 from train import models
-from train.activity import CURRENT
 from train.attention import VARLEN_CPU
 from train.distributed import Context
 from train.engines.ddp import DdpEngine
-from train.guards import check_reference, find_non_finite_rows
 from train.objectives import Sft
 from train.optimizer import build_optimizer
 from train.rehearsal import largest_micro_batch, rehearse, worst_batch
@@ -51,11 +48,15 @@ class Recording(DdpEngine):
         return state
 
 
-@pytest.fixture
-def scores() -> Scores:
+def small_scores() -> Scores:
     section = ModelSection(arch=ARCH, random_weights=True)
     model = models.load_model(section, dtype=torch.float32, attention_name=VARLEN_CPU, device=CPU, seed=1)
     return Scores(model, precision="fp32")
+
+
+@pytest.fixture
+def scores() -> Scores:
+    return small_scores()
 
 
 @pytest.fixture
@@ -151,36 +152,3 @@ def test_the_micro_batch_is_halved_until_it_fits_beside_the_optimizers_state(
 def test_a_row_that_does_not_fit_is_told_so(engine: Recording, scores: Scores) -> None:
     with failing_beyond(scores, 0), pytest.raises(RunFailed, match="not even one row of 16 tokens fits on this GPU"):
         largest_micro_batch(engine, scores, Sft(), 8, batch)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("model.lm_head.weight", math.nan, "these weights hold numbers that are not finite: lm_head.weight. Give other"),
-        ("model.lm_head.weight", 1e38, "though all its weights are finite: they overflow in fp32"),
-    ],
-)
-def test_weights_that_give_no_number_are_blamed_and_not_the_kernels(
-    scores: Scores, name: str, value: float, words: str
-) -> None:
-    with torch.no_grad():
-        scores.get_parameter(name)[3] = value
-        scores.get_parameter("model.model.norm.weight").mul_(1e3)
-    with pytest.raises(RunFailed, match="reference check: the loss of batch 0 is nan by the plain model too") as error:
-        check_reference(scores, batch(1), "fp32")
-    assert words in str(error.value)
-
-
-def test_the_search_for_bad_rows_shows_that_it_gets_on(scores: Scores) -> None:
-    """A window of hundreds of rows, one at a time, takes longer than a rank may stand still."""
-    window = [batch(2), batch(2)]
-    before = CURRENT.count
-    assert find_non_finite_rows(scores, Empty(), window, 0) == []  # type: ignore[arg-type]
-    assert CURRENT.count - before == 4
-
-
-class Empty:
-    """As much of a store as empty rows need."""
-
-    sequence_length = LENGTH
-    document_targets = document_source = np.zeros(0, np.int64)
