@@ -180,11 +180,9 @@ def write_chain(plan: ChainPlan, verb: str, arguments: Sequence[str]) -> ChainFo
             atomic.write_file(run / "launch.yaml", freeze(stage.config))
     command = f"aisc {verb} {shlex.join(arguments)}"
     with chain.changing():
-        before = {stage.name: stage for stage in known_stages(chain)}
-        states = [before.get(made.name, made) for made in new_states(plan)]
-        for number, made in enumerate(new_states(plan)):
-            if states[number].identity != made.identity or states[number].kind != made.kind:
-                states[number] = made  # evaluated or released in another way than before
+        known = {(stage.name, stage.kind, stage.identity): stage for stage in known_stages(chain)}
+        # What is evaluated or released in another way than before is as new.
+        states = [known.get((one.name, one.kind, one.identity), one) for one in new_states(plan)]
         created = float((read_json(chain.path / FILE) or {}).get("created", time.time()))
         chain.write(ChainInfo(stem=plan.stem, folder=str(Path.cwd()), command=command, created=created, stages=states))
     return chain

@@ -98,9 +98,9 @@ def refuse_tripped(found: dict[str, Any]) -> None:
 def configuration(run: RunFolder | None, options: dict[str, str]) -> RunConfig:
     """Returns the configuration of `run`, or the defaults, with what the options change of `evaluation`."""
     from configs.schema import RunConfig
-    from train.eval_target import config_of
+    from train.frozen import frozen_config
 
-    config = config_of(run) if run is not None else RunConfig()
+    config = frozen_config(run) if run is not None else RunConfig()
     section = config.evaluation
     if "--forgetting" in options:
         section.forgetting = options["--forgetting"].split(",")

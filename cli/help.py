@@ -82,7 +82,10 @@ VERBS = {
     ),
     "prove": Verb(
         "the numbers: same loss on any split, rank count and engine",
-        ("aisc prove RUN.yaml [key=value ...]           your model, your data, your engine",),
+        (
+            "aisc prove RUN.yaml [key=value ...]           your model, your data, your engine",
+            "aisc prove CHAIN.yaml                         `stages:`, one after another",
+        ),
         {
             "--reduced": "a few small layers of your model's kind, random weights: a minute on a CPU",
             "--steps N": "optimizer steps of each case (3)",

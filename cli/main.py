@@ -32,9 +32,9 @@ VERBS = {
     "completion": "cli.completion:main",
 }
 # What a verb does instead with a YAML that has `stages:`.
-CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch"}
+CHAINS = {"train": "cli.chain:train", "launch": "cli.chain_launch:launch", "prove": "cli.prove_chain:main"}
 # These look at the one configuration of a run.
-OF_ONE_RUN = ("inspect", "plan", "prove", "prepare")
+OF_ONE_RUN = ("inspect", "plan", "prepare")
 # For scripts, not for people.
 HIDDEN = ("job", "chain")
 # Another's folder, one without write permission, a file system mounted read-only.
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except OSError as error:
-        if error.errno not in NOT_ALLOWED:
+        if error.errno not in NOT_ALLOWED or error.filename is None:
             raise
         path = str(error.filename)
         # Files are written under another name first, which says nothing to anybody.

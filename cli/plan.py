@@ -152,7 +152,7 @@ def _given_count(text: str, config: RunConfig) -> Size:
     number = float(found[1].replace(",", "").replace("_", "")) * 1000 ** " kmbt".index(found[2] or " ")
     tokens, said = max(1, int(number)), f"--tokens {text}"
     if config.objective.name == "kto":
-        tokens, said = 2 * tokens, f"{said}, twice: each prompt also with the next row's completion (kto)"
+        tokens, said = 2 * tokens, f"{said}, twice: each prompt also with another row's completion (kto)"
     return Size(tokens, tokens, max(1, -(-tokens // config.data.sequence_length)), said)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from configs.atomic import write_json
 from configs.errors import ConfigError, UserError
 from configs.facts import facts_of
 from configs.rules import check
-from configs.schema.objective import PREFERENCE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,28 +24,53 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100
 MOST_RANKS = 16
+# The objective without a plain loop.
+UNKNOWN = "reward"
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 1 when something is broken."""
-    options, rest = split_values(arguments, values=("--steps", "--ranks", "--json"), flags=("--reduced",))
-    asked = read_asked(options, rest)
+    options, rest = read_options(arguments)
+    asked = ask(compose.attempt(rest), options, shlex.join(rest))
     screen = console()
-    from train.prove.prove import prove
-
-    if screen.is_terminal:
-        with screen.status("starting") as status:
-            proof = prove(asked, status.update)
-    else:
-        proof = prove(asked)
+    proof = run(screen, asked)
+    show(screen, proof)
     if "--json" in options:
         write_json(Path(options["--json"]), as_json(proof))
-    show(screen, proof)
     return 0 if proof.holds else 1
 
 
-def read_asked(options: dict[str, str], rest: list[str]) -> Asked:
+def read_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns the verb's options and its other words.
+
+    Raises:
+        UserError: an option that is none, or a file that cannot be written there: known before a minute's work.
+    """
+    options, rest = split_values(arguments, values=("--steps", "--ranks", "--json"), flags=("--reduced",))
+    if "--json" in options:
+        path = Path(options["--json"])
+        if not path.parent.is_dir() or path.is_dir():
+            raise UserError(f"--json {path}: expected a file in a folder that is there")
+    return options, rest
+
+
+def run(screen: Console, asked: Asked) -> Proof:
+    """Proves; a terminal sees which case is under way."""
+    from train.prove.prove import prove
+
+    if not screen.is_terminal:
+        return prove(asked)
+    with screen.status("starting") as status:
+        return prove(asked, status.update)
+
+
+def ask(attempted: compose.Attempted, options: dict[str, str], command: str) -> Asked:
     """Returns what is to be proven.
+
+    Args:
+        attempted: the configuration as read.
+        options: of the verb.
+        command: what the user typed, for advice in errors.
 
     Raises:
         ConfigError: every problem of the configuration; a model without weights is none with --reduced.
@@ -54,18 +79,17 @@ def read_asked(options: dict[str, str], rest: list[str]) -> Asked:
 
     steps = _number(options, "--steps", STEPS, 2, MOST_STEPS)
     ranks = _number(options, "--ranks", WORLD, 1, MOST_RANKS)
-    attempted = compose.attempt(rest)
     config = attempted.config
     is_reduced = "--reduced" in options
     facts = facts_of(config)
     if is_reduced and not config.model.path and config.model.arch:
         config.model.random_weights = True
     resolved = compose.resolve(config, facts)
-    if resolved.config.objective.name in PREFERENCE:
+    if resolved.config.objective.name == UNKNOWN:
         attempted.add(
             [
-                f"objective={resolved.config.objective.name}: prove compares a likelihood with a plain loop; prove the same "
-                "model and engine with objective=sft on chats (what preferences add is tested in tests/distributed)"
+                f"objective={UNKNOWN}: prove has no plain loop for a model that scores answers; prove the same model and engine "
+                "with objective=sft on chats"
             ]
         )
     # Weights need not be there for a small shape of the model; its files of data must.
@@ -74,7 +98,7 @@ def read_asked(options: dict[str, str], rest: list[str]) -> Asked:
     if attempted.problems:
         raise ConfigError(attempted.problems)
     worlds = [world for world in sorted({WORLD, ranks}) if 1 < world <= ranks]
-    return Asked(resolved.config, facts, is_reduced, steps, worlds, shlex.join(rest))
+    return Asked(resolved.config, facts, is_reduced, steps, worlds, command)
 
 
 def _number(options: dict[str, str], name: str, default: int, least: int, most: int) -> int:

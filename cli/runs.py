@@ -318,11 +318,6 @@ def spell_event(event: dict[str, Any]) -> str:
     return f"attempt {event['attempt']}  {event['event']}  {words}".rstrip()
 
 
-def spell_date(seconds: float) -> str:
-    """Returns local date and time to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
-
-
 def spell_clock(seconds: float) -> str:
     """Returns local time to the second."""
     return time.strftime("%H:%M:%S", time.localtime(float(seconds)))

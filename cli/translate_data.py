@@ -66,8 +66,14 @@ def sources_of(names: Sequence[str], known: DataSets | None) -> tuple[dict[str, 
         if known is None or not isinstance(entry, dict) or "file_name" not in entry:
             left.append(("dataset", f"{name}: names of {NAME}; give the file itself: data.train=PATH"))
             continue
+        if not all(isinstance(entry.get(key) or {}, dict) for key in ("columns", "tags")):
+            left.append(("dataset", f"{name}: columns or tags of {NAME} are no mapping; give the file itself: data.train=PATH"))
+            continue
         source, missing = _source(entry, known.folder)
-        found[re.sub(r"\W", "_", name)] = source
+        key = re.sub(r"\W", "_", name)
+        while key in found:  # `pairs-a` and `pairs_a`, or one name twice
+            key += "_"
+        found[key] = source
         left += [(f"dataset {name}: {key}", reason) for key, reason in missing]
     return found, left
 

@@ -31,6 +31,7 @@ ROWS: dict[str, str] = {
     "fsdp2": "engine=fsdp2",
     "fsdp2_offload": "engine=fsdp2 engine.offload_parameters=true",
     "hsdp": "engine=fsdp2 engine.shard_size=2",
+    "hsdp, all on the host": "engine=fsdp2 engine.shard_size=2 engine.offload_parameters=true",
 }
 # What else a run may be, on top of full fine-tuning in fp32 of a dense model on four ranks.
 COLUMNS: dict[str, str] = {
@@ -78,13 +79,16 @@ EVIDENCE: tuple[Evidence, ...] = (
         tuple(row for row in _IN_MATRIX if not row.startswith("zero3")),
         ("recompute selective",),
     ),
+    # Every legal case, run by `make soak`; figures in docs/engines.md.
+    Evidence("tests/distributed/matrix.py", "CPU (gloo)", ("zero1, optimizer offload",), (*_PAIRED, "recompute selective")),
     Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero2", "zero3", "fsdp2"), ("bf16",)),
     Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero3",), ("own DeepSpeed",)),
     Evidence("tests/distributed/test_reshard.py", "CPU (gloo)", ("zero3",), ("1 rank",)),
-    Evidence("tests/runs/test_options.py", "CPU (gloo)", ("ddp",), ("bf16", "recompute selective")),
+    Evidence("tests/runs/test_options.py", "CPU (gloo)", ("ddp",), ("bf16", "fp16", "recompute selective")),
 )
-_LEGEND = """`run`: a test runs it, named in the last column. `legal`: the rules allow it, not run. `no`: refused before the run starts,
-with the sentence below. `start`: the rules need a fact that is known only on the machine; checked at start."""
+_LEGEND = """`run`: a test runs it, named in the last column (`matrix.py`: in the soak only). `legal`: the rules allow it, not run.
+`no`: refused before the run starts, with the sentence below. `start`: the rules need a fact that is known only on the machine;
+checked at start."""
 
 
 def page() -> str:

@@ -17,11 +17,20 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from configs.deepspeed_keys import adopt
-from configs.engine_choice import Choice, Machine, candidates, choose_engine
+from configs.engine_choice import (
+    Candidate,
+    Choice,
+    Machine,
+    asked_for,
+    choose_engine,
+    host_problem,
+    not_refused,
+    setup_of,
+)
 from configs.errors import ConfigError
 from configs.facts import Facts
 from configs.frontdoor import Assignment, Given, known_paths, read_arguments
-from configs.memory import Setup, model_of
+from configs.memory import Model, Setup, model_of
 from configs.schema import SECTIONS, RunConfig
 from configs.schema.objective import BETA, PREFERENCE, READERS
 from configs.values import BadValue, coerce, fields_of, hints_of, mapping_of, nearest, refuse_targets, show
@@ -298,6 +307,9 @@ def resolve(config: RunConfig, facts: Facts) -> Resolved:
         resolved.engine.offload_optimizer |= choice.candidate.offload_optimizer
         resolved.engine.offload_parameters |= choice.candidate.offload_parameters
         problems += [choice.problem] if choice.problem else []
+    elif resolved.engine.offload_optimizer or resolved.engine.offload_parameters:
+        problem = host_problem(*_held(resolved, facts), Candidate.of(resolved.engine))
+        problems += [problem] if problem else []
     return Resolved(resolved, reasons, problems)
 
 
@@ -312,39 +324,28 @@ def _reason(objective: str, how: str) -> str:
 
 
 def _choose_engine(config: RunConfig, facts: Facts) -> Choice:
-    """Returns the cheapest engine that fits and that the other keys of `engine` leave; all else is resolved already."""
-    engine, training, model, adapter = config.engine, config.training, config.model, config.adapter
-    ranks = max(1, int(engine.processes))
-    half = model.dtype == "bfloat16" or (model.dtype == "auto" and training.precision == "bf16" and facts.num_gpus > 0)
+    """Returns the cheapest engine that fits and that the other keys leave; all else is resolved already."""
+    model, setup, machine = _held(config, facts)
+    asked = asked_for(config, setup.ranks)
+    free = not_refused(config, facts, asked)
+    # One that a rule refuses comes last: if it alone fits, the rule says what stands in the way.
+    return choose_engine(model, setup, machine, sorted(asked, key=lambda candidate: candidate not in free))
+
+
+def _held(config: RunConfig, facts: Facts) -> tuple[Model | None, Setup, Machine]:
+    """Returns what takes memory, how it is trained (under ddp), and where."""
+    ranks, adapter = max(1, int(config.engine.processes)), config.adapter
     lora = {
         "rank": adapter.rank,
         "target_modules": adapter.target_modules,
         "modules_to_save": adapter.modules_to_save,
         "dora": adapter.dora,
     }
-    setup = Setup(
-        engine="ddp",
-        ranks=ranks,
-        precision=training.precision,
-        optimizer=config.optimizer.name,
-        micro_batch_size=training.micro_batch_size if isinstance(training.micro_batch_size, int) else 1,
-        sequence_length=config.data.sequence_length,
-        recompute=training.gradient_checkpointing,
-        shard_size=engine.shard_size,
-        frozen_bytes=2 if half else 4,
-    )
-    allowed = [
-        candidate
-        for candidate in candidates(ranks)
-        if candidate.offload_optimizer >= engine.offload_optimizer
-        and candidate.offload_parameters >= engine.offload_parameters
-        and (engine.shard_size is None or candidate.name == "fsdp2")
-        and (engine.deepspeed is None or candidate.name.startswith("zero"))
-        and (candidate.name != "zero3" or training.gradient_checkpointing != "selective")
-    ]
+    micro = config.training.micro_batch_size
+    setup = dataclasses.replace(setup_of(config, ranks), micro_batch_size=micro if isinstance(micro, int) else 1)
     machine = Machine(facts.gpu_bytes, facts.host_bytes, min(ranks, facts.num_gpus) or ranks)
     shapes = model_of(facts.model, lora if adapter.name == "lora" else None, is_reward=config.objective.name == "reward")
-    return choose_engine(shapes, setup, machine, allowed)
+    return shapes, setup, machine
 
 
 def freeze(config: RunConfig) -> str:

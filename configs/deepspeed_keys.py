@@ -65,10 +65,12 @@ def read(section: EngineSection) -> Theirs | None:
     if given is None:
         return None
     if isinstance(given, dict):
-        return Theirs(given)
+        # YAML has keys that are no text, `{3: ...}`; JSON, which DeepSpeed reads, has none.
+        return Theirs(json.loads(json.dumps(given, default=str)))
     name = f"engine.deepspeed={given}"
     try:
-        text = Path(given).expanduser().read_text(encoding="utf-8-sig")
+        # "" would be this folder.
+        text = Path(given or "(nothing)").expanduser().read_text(encoding="utf-8-sig")
         settings = json.loads(text, object_pairs_hook=_once)
     except FileNotFoundError:
         return Theirs({}, f"{name}: no such file; give a JSON file or a mapping of DeepSpeed's settings")
@@ -77,9 +79,12 @@ def read(section: EngineSection) -> Theirs | None:
     except UnicodeDecodeError as error:
         return Theirs({}, f"{name}: not UTF-8, byte {error.start + 1}; save the file as UTF-8")
     except json.JSONDecodeError as error:
-        return Theirs({}, f"{name}:{error.lineno}: not JSON: {error.msg[0].lower()}{error.msg[1:]}, column {error.colno}")
+        found = f"{error.msg[0].lower()}{error.msg[1:]}{'' if error.msg.endswith(' at') else ','} column {error.colno}"
+        return Theirs({}, f"{name}:{error.lineno}: not JSON: {found}")
     except _Twice as error:
         return Theirs({}, f'{name}: "{error}" is there twice in one block; keep one')
+    except (ValueError, RecursionError):  # a number of thousands of digits, blocks in blocks without end
+        return Theirs({}, f"{name}: no JSON that can be read; expected DeepSpeed's settings")
     if not isinstance(settings, dict):
         return Theirs({}, f"{name}: expected one JSON object {{...}}")
     return Theirs(settings, None, given, text)
@@ -108,6 +113,11 @@ def offload_device(settings: dict[str, Any], key: str) -> Any:
     return None if device == AUTO else device
 
 
+def is_stage(value: Any) -> bool:
+    """Returns whether `value` is a ZeRO stage as JSON should have it: 3, not 3.0 or "3"."""
+    return type(value) is int and value in (1, 2, 3)
+
+
 def adopt(section: EngineSection) -> dict[str, str]:
     """Sets what the user's settings decide for `engine`, in place, and returns why, by key.
 
@@ -118,7 +128,7 @@ def adopt(section: EngineSection) -> dict[str, str]:
         return {}
     reasons = {}
     stage = zero_block(theirs.settings).get("stage")
-    if section.name == AUTO and stage in (1, 2, 3) and not isinstance(stage, bool):
+    if section.name == AUTO and is_stage(stage):
         section.name = f"zero{stage}"
         reasons["engine.name"] = "the stage in engine.deepspeed"
     for key, path in OFFLOADS.items():
@@ -138,7 +148,8 @@ def settings_of(section: EngineSection) -> dict[str, Any]:
 def merge(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """Returns DeepSpeed's settings: ours, with theirs on top.
 
-    `auto` is ours, or DeepSpeed's default where we say nothing; what only we decide (`OURS_ONLY`) stays ours.
+    `auto` is ours, or DeepSpeed's default where we say nothing, and so is null for a whole block; what only we decide
+    (`OURS_ONLY`) stays ours.
     """
     given = {key: value for key, value in theirs.items() if key not in OURS_ONLY}
     if "bfloat16" in given:
@@ -161,6 +172,6 @@ def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             inner = ours.get(key)
             result[key] = _merged(inner if isinstance(inner, dict) else {}, value)
-        elif value != AUTO:
+        elif value != AUTO and not (value is None and isinstance(ours.get(key), dict)):
             result[key] = value
     return result

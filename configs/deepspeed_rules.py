@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from configs.deepspeed_keys import AUTO, OFFLOADS, Theirs, offload_device, read, zero_block
+from configs.deepspeed_keys import AUTO, OFFLOADS, Theirs, is_stage, offload_device, read, zero_block
 from configs.deepspeed_source import Keys, KnownKeys, known_keys
 from configs.facts import Facts, ranks_of
 from configs.schema import RunConfig
@@ -19,20 +19,41 @@ RESERVED: tuple[tuple[tuple[str, ...], tuple[Any, ...], str], ...] = (
     (("gradient_allreduce_op",), ("mean",), "gradients are averaged over ranks; a sum would scale the loss by their number"),
     (("managed_gradient_accumulation",), (), "the window of micro-batches is kept here"),
     (("zero_force_ds_cpu_optimizer",), (False,), "the optimizer is torch's own, also in host memory"),
+    (("zero_allow_untested_optimizer",), (True,), "the optimizer is torch's own, and optimizer.name=sgd would not start"),
+    (("zero_optimization", "offload_optimizer", "ratio"), (1,), "a part goes to the host only with DeepSpeed's own optimizer"),
+    (("zero_optimization", "offload_optimizer", "super_offload"), (False,), "it steps with DeepSpeed's own optimizer"),
     (("torch_autocast", "enabled"), (False,), "training.precision says it"),
     (("hybrid_engine", "enabled"), (False,), "it is for generation inside training, which is not done here"),
     (("compile", "deepcompile"), (False,), "compiled graphs are not run here"),
     (("data_efficiency", "enabled"), (False,), "rows are chosen and packed by the data section"),
     (("autotuning", "enabled"), (False,), "training.micro_batch_size=auto finds the micro-batch"),
     (("checkpoint", "load_universal"), (False,), "checkpoints have a format of their own, read by every engine"),
+    (("checkpoint", "use_node_local_storage"), (False,), "checkpoints go into the run folder"),
+    (("dataloader_drop_last",), (False,), "every row has its place in the order, none is dropped"),
     (("sequence_parallel_size",), (1,), "sequences are not split over ranks"),
     (("data_parallel_size",), (), "every rank is data-parallel"),
     (("tensor_parallel", "autotp_size"), (0, 1), "layers are not split over ranks"),
     (("expert_parallel",), (), "experts are not split over ranks"),
     (("pipeline",), (), "layers are not split over ranks"),
-    (("bf16", "bf16_master_weights_and_grads"), (False,), "master weights are float32"),
-    (("bf16", "bf16_optimizer_states"), (False,), "optimizer state is float32"),
+    *(
+        reserved
+        for block in ("bf16", "bfloat16")
+        for reserved in (
+            ((block, "bf16_master_weights_and_grads"), (False,), "master weights are float32"),
+            ((block, "bf16_optimizer_states"), (False,), "optimizer state is float32"),
+            ((block, "check_grad_overflow"), (True,), "an update from gradients that are not finite would ruin the weights"),
+        )
+    ),
     (("fp16", "fp16_master_weights_and_grads"), (False,), "master weights are float32"),
+    (("fp16", "loss_scale"), (0,), "at a fixed scale a batch that overflows would be taken again for ever; 0 is a scale that adapts"),
+    *(
+        (("activation_checkpointing", key), (False, None), "training.gradient_checkpointing says what is recomputed")
+        for key in ("partition_activations", "contiguous_memory_optimization", "cpu_checkpointing", "number_checkpoints")
+    ),
+    *(
+        ((block, "enabled"), (False,), "nothing goes to the network; tracker.wandb=true writes a W&B run offline")
+        for block in ("wandb", "comet")
+    ),
     (("zero_optimization", "compute_grad_norm"), (True,), "every step needs its gradient norm"),
     (("zero_optimization", "zenflow"), (None,), "it updates with late gradients, so a step would not be one update"),
     (("zero_optimization", "elastic_checkpoint"), (False,), "checkpoints have a format of their own"),
@@ -193,9 +214,11 @@ def _precision(config: RunConfig, theirs: Theirs) -> Iterator[str]:
 def _zero(config: RunConfig, facts: Facts, theirs: Theirs) -> Iterator[str]:
     block, engine = zero_block(theirs.settings), config.engine
     stage = block.get("stage", AUTO)
-    if stage != AUTO and engine.name != f"zero{stage}":
-        wish = f"or engine.name=zero{stage}" if stage in (1, 2, 3) else "expected 1, 2 or 3"
-        yield f"{theirs.where('zero_optimization', 'stage')}={show(stage)}: engine.name={engine.name}; remove it, {wish}"
+    where = f"{theirs.where('zero_optimization', 'stage')}={show(stage)}"
+    if stage != AUTO and not is_stage(stage):
+        yield f"{where}: expected the whole number 1, 2 or 3; engine=ddp is stage 0"
+    elif stage != AUTO and engine.name != f"zero{stage}":
+        yield f"{where}: engine.name={engine.name}; remove it, or engine.name=zero{stage}"
     for key, path in OFFLOADS.items():
         device, wanted = offload_device(theirs.settings, key), getattr(engine, path.removeprefix("engine."))
         where = theirs.where("zero_optimization", key, "device")

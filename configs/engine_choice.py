@@ -13,7 +13,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configs.memory import Bytes, Memory, Model, Setup, estimate
+from configs.deepspeed_keys import settings_of, zero_block
+from configs.engine_rules import engine_problems
+from configs.facts import Facts
+from configs.memory import Bytes, Memory, Model, Setup, ZeroSizes, estimate
+from configs.schema import EngineSection, RunConfig
 
 GIB = 2**30
 # Of a device's memory, for the CUDA context, NCCL, cuBLAS and what the allocator cannot use.
@@ -38,6 +42,11 @@ class Candidate:
     name: str
     offload_optimizer: bool = False
     offload_parameters: bool = False
+
+    @classmethod
+    def of(cls, section: EngineSection) -> Candidate:
+        """Returns the one that a configuration names."""
+        return cls(section.name, section.offload_optimizer, section.offload_parameters)
 
     @property
     def title(self) -> str:
@@ -72,6 +81,79 @@ def candidates(ranks: int) -> tuple[Candidate, ...]:
     return (DDP, *(SHARING if ranks > 1 else ()), *OFFLOADING)
 
 
+def asked_for(config: RunConfig, ranks: int) -> list[Candidate]:
+    """Returns the engines that do what the other keys of `engine` ask, cheapest first."""
+    engine = config.engine
+    return [
+        candidate
+        for candidate in candidates(ranks)
+        if candidate.offload_optimizer >= engine.offload_optimizer
+        and candidate.offload_parameters >= engine.offload_parameters
+        and (engine.shard_size is None or candidate.name == "fsdp2")
+        and (engine.deepspeed is None or candidate.name.startswith("zero"))
+    ]
+
+
+def not_refused(config: RunConfig, facts: Facts, asked: Sequence[Candidate]) -> list[Candidate]:
+    """Returns those of `asked` that no rule refuses, in their order; all when each is refused.
+
+    Args:
+        config: resolved, but for the engine's name.
+        facts: of the machine; a rule that needs one that is unknown refuses nothing.
+        asked: may be empty.
+    """
+    broken = [set(engine_problems(_taking(config, candidate), facts)) for candidate in asked]
+    # What is wrong under each of them is no reason to take another one.
+    common = set.intersection(*broken) if broken else set()
+    return [candidate for candidate, problems in zip(asked, broken, strict=True) if problems == common] or list(asked)
+
+
+def _taking(config: RunConfig, candidate: Candidate) -> RunConfig:
+    engine = dataclasses.replace(
+        config.engine,
+        name=candidate.name,
+        offload_optimizer=candidate.offload_optimizer,
+        offload_parameters=candidate.offload_parameters,
+    )
+    return dataclasses.replace(config, engine=engine)
+
+
+def setup_of(config: RunConfig, ranks: int) -> Setup:
+    """Returns how a resolved configuration trains on `ranks` ranks, one row at a time, under ddp."""
+    training, engine, dtype = config.training, config.engine, config.model.dtype
+    half = dtype == "bfloat16" or (dtype == "auto" and training.precision == "bf16")
+    return Setup(
+        engine="ddp",
+        ranks=ranks,
+        precision=training.precision,
+        optimizer=config.optimizer.name,
+        micro_batch_size=1,
+        sequence_length=config.data.sequence_length,
+        recompute=training.gradient_checkpointing,
+        shard_size=engine.shard_size if engine.shard_size and ranks % engine.shard_size == 0 else None,
+        frozen_bytes=2 if half else 4,
+        zero=zero_sizes(config),
+    )
+
+
+def zero_sizes(config: RunConfig) -> ZeroSizes:
+    """Returns DeepSpeed's sizes as the user's own settings leave them."""
+    usual = ZeroSizes(buckets=2 if config.engine.backend != "gloo" else 1)
+    own = zero_block(settings_of(config.engine))
+
+    def size(key: str, otherwise: int) -> int:
+        # DeepSpeed takes either spelling.
+        value = own.get(f"stage3_{key}", own.get(key))
+        return int(value) if isinstance(value, (int, float)) else otherwise
+
+    return ZeroSizes(
+        bucket=size("reduce_bucket_size", usual.bucket),
+        buckets=usual.buckets if own.get("overlap_comm", True) else 1,
+        live=size("max_live_parameters", usual.live),
+        persistent=size("param_persistence_threshold", usual.persistent),
+    )
+
+
 def choose_engine(
     model: Model | None, setup: Setup, machine: Machine, allowed: Sequence[Candidate] | None = None
 ) -> Choice:
@@ -98,6 +180,24 @@ def choose_engine(
             return Choice(candidate, _reason(tried, candidate, memory, room))
     smallest, memory = min(tried, key=lambda pair: pair[1].total.accelerator)
     return Choice(smallest, "the smallest", _nothing_fits(smallest, memory, room, setup, machine))
+
+
+def host_problem(model: Model | None, setup: Setup, machine: Machine, candidate: Candidate) -> str | None:
+    """Returns why the host cannot hold what an engine with offload puts there; None when it can, or nobody knows."""
+    if model is None or machine.host is None:
+        return None
+    needed = estimate(model, _with(setup, candidate)).total.host * machine.ranks
+    if needed <= machine.host:
+        return None
+    key = "engine.offload_parameters" if candidate.offload_parameters else "engine.offload_optimizer"
+    return f"{key}=true: {_too_much(candidate, needed, machine.ranks, machine.host)}"
+
+
+def _too_much(candidate: Candidate, needed: int, ranks: int, room: int) -> str:
+    return (
+        f"{candidate.title} needs {_gib(needed)} GiB of host memory for {ranks} {'rank' if ranks == 1 else 'ranks'}, "
+        f"this machine has {_gib(room)}; use more machines or adapter=lora"
+    )
 
 
 def _with(setup: Setup, candidate: Candidate) -> Setup:
@@ -127,11 +227,7 @@ def _nothing_fits(smallest: Candidate, memory: Memory, room: Bytes, setup: Setup
     """Says what the smallest engine needs and what would help."""
     total = memory.total
     if total.accelerator <= room.accelerator:
-        return (
-            f"engine.name=auto: {smallest.title} needs {_gib(total.host * machine.ranks)} GiB of host memory for "
-            f"{machine.ranks} {'rank' if machine.ranks == 1 else 'ranks'}, this machine has {_gib(room.host)} to give; "
-            "use more machines or adapter=lora"
-        )
+        return f"engine.name=auto: {_too_much(smallest, total.host * machine.ranks, machine.ranks, room.host)}"
     helps = []
     if memory.activations.accelerator > 0.2 * total.accelerator and setup.recompute != "full":
         helps.append("training.gradient_checkpointing=full")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -25,7 +26,7 @@ class Facts:
         world_size: ranks that a launcher started; None outside one.
         versions: installed version by distribution; a name that is missing is not installed, an empty mapping unknown.
         gpu_bytes: memory of one of them, as its name says; the smallest where they differ.
-        host_bytes: main memory of this machine.
+        host_bytes: main memory of this machine that the process may use.
     """
 
     num_gpus: int
@@ -192,12 +193,27 @@ def _card_gib(name: str) -> int | None:
     return next((size for part, size in _CARDS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-def host_memory_bytes() -> int | None:
-    """Returns this machine's main memory, None where the system does not tell."""
+def host_memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Returns the main memory that this process may use, None where the system does not tell.
+
+    A job's or a container's limit counts (`memory.max` of its control group, version 2, and of those above): past it the
+    kernel kills, whatever the machine has.
+    """
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (OSError, ValueError):
         return None
+    try:
+        name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
+    except OSError:
+        return found[0]
+    place = groups / name.strip("/")
+    for folder in (place, *place.parents):
+        if folder != groups and groups not in folder.parents:
+            break
+        with contextlib.suppress(OSError, ValueError):  # `max`: no limit
+            found.append(int((folder / "memory.max").read_text(encoding="ascii")))
+    return min(found)
 
 
 def _model_values(config: RunConfig) -> dict[str, Any]:

@@ -54,7 +54,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _DEFAULTS["qwen3"] = {**_DEFAULTS["qwen2"], "head_dim": 128}
-FAMILIES = tuple(_DEFAULTS)
 
 
 @dataclass(frozen=True, slots=True)

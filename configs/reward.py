@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from configs.runfolder import read_json
 
 
 def names_classifier(model: Mapping[str, Any]) -> bool:
@@ -14,9 +15,13 @@ def names_classifier(model: Mapping[str, Any]) -> bool:
 
 
 def is_classifier(folder: Path) -> bool:
-    """True where `folder` holds such a model; false where it holds none, or an adapter."""
+    """True where `folder` holds such a model; false where it holds none, or an adapter.
+
+    Raises:
+        CheckpointError: its config.json is damaged.
+    """
     path = folder / "config.json"
-    return path.is_file() and names_classifier(json.loads(path.read_text(encoding="utf-8")))
+    return path.is_file() and names_classifier(read_json(path) or {})
 
 
 def loads_with(folder: Path) -> str:

@@ -133,7 +133,7 @@ class Account:
         if self.privacy != "off":
             found = {name: source.identifiers for name, source in self.sources.items()}
             lines += privacy_summary(self.privacy, found, sum(source.private for source in self.sources.values()))
-        lines += gate_lines(self.duplicates, self.contamination)
+        lines += gate_lines(self.duplicates, self.contamination, sum(one.also_held_out for one in self.sources.values()))
         if self.mismatched_cut:
             lines.append(f"{self.mismatched_cut:,} completions of other rows cut to fit (only kto's baseline reads them)")
         if self.bad_rows:

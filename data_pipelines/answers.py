@@ -1,7 +1,7 @@
 """Documents with roles: the answers of one row become an item of documents that share a packed row.
 
 A row of pairs gives CHOSEN and REJECTED, a row with a label one document, which is followed by MISMATCHED when the store is
-written: the same prompt with the completion of the next row. Only the completion is learned.
+written: the same prompt with a completion to another one. Only the completion is learned.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Assembly:
     def write(self, folder: Path, *, fingerprint: str, vocab_size: int, account: Account) -> None:
         """Writes `train/` and, when something is held out, `validation/`; completes the account's packing."""
         found = self._found
-        for part, chosen in (("train", ~self.held_out), ("validation", self.held_out)):
+        for part, side, chosen in (("train", "to learn from", ~self.held_out), ("validation", "held out", self.held_out)):
             if not chosen.any():
                 continue
             writer = StoreWriter(
@@ -116,7 +116,8 @@ class Assembly:
             )
             times = np.where(chosen, self.copies, 0)
             if found.answers is not None and self._per_item == 1:
-                account.mismatched_cut += fill_labelled(writer, found, self._source, times, self._data.sequence_length)
+                cut = fill_labelled(writer, found, self._source, times, self._data.sequence_length, side=side)
+                account.mismatched_cut += cut
             else:
                 self._fill(writer, times)
             writer.finish({})

@@ -40,7 +40,7 @@ class Prepared:
     Attributes:
         train: the packed training rows; validation: the held-out ones, None when there are none.
         account: what was read, left out and kept.
-        fingerprint: 64 hex digits; the name of `folder` starts with it.
+        fingerprint: 64 hex digits; the name of `folder`, an absolute path, starts with it.
         input_files: every data file read, with `input_hashes` their SHA-256.
     """
 
@@ -128,7 +128,7 @@ def _open(folder: Path, name: str, paths: Sequence[Path], hashes: dict[Path, str
         raise DataError(f"{folder / ACCOUNT_NAME}: damaged ({error}); delete {folder} to rebuild") from error
     unique = list(dict.fromkeys(paths))
     return Prepared(
-        train, open_part(place, "validation"), account, name, folder, unique, {p: hashes[p] for p in unique}
+        train, open_part(place, "validation"), account, name, folder.absolute(), unique, {p: hashes[p] for p in unique}
     )
 
 

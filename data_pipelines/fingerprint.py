@@ -14,12 +14,15 @@ from configs.errors import DataError
 from configs.schema import DataSection
 from data_pipelines.gates import identity as gates_identity
 from data_pipelines.privacy.screen import identity as screen_identity
+from data_pipelines.roles import LABELLED
 from data_pipelines.sources import InputFile
 
 # Raise when the same rows would give other tokens, labels or columns than before.
 DATA_VERSION = 1
 # Raise when two values of data.group_by that were one group become two, or the other way round.
 GROUP_KEYS_VERSION = 3
+# Raise when other completions become kto's mismatched ones.
+MISMATCHES_VERSION = 2
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -48,8 +51,8 @@ def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def tokenizer_files(folder: str) -> list[Path]:
-    """Returns the files of a tokenizer folder that decide its tokens."""
-    base = Path(folder).expanduser()
+    """Returns the files of a tokenizer folder that decide its tokens, as absolute paths."""
+    base = Path(folder).expanduser().absolute()
     templates = sorted((base / "additional_chat_templates").glob("*.jinja"))
     return [path for path in (base / name for name in TOKENIZER_FILES) if path.is_file()] + templates
 
@@ -93,6 +96,8 @@ def fingerprint(
     }
     if data.group_by:
         described["group_keys"] = GROUP_KEYS_VERSION
+    if objective in LABELLED:
+        described["mismatches"] = MISMATCHES_VERSION
     described |= screen_identity(data) | gates_identity(data)
     for name in ("group_by", "system_prompt", "sequence_length", "packing", "overlength", "max_bad_rows", "limit"):
         described[name] = getattr(data, name)

@@ -119,13 +119,6 @@ class Store:
         """Returns (source name, line or row number from 1) of document `document`."""
         return self.sources[int(self.document_source[document])], int(self.document_row[document])
 
-    def tokens_by_source(self) -> dict[str, tuple[int, int]]:
-        """Returns (tokens, learned tokens) of each source."""
-        lengths = np.diff(self.document_offsets)
-        tokens = np.bincount(self.document_source, weights=lengths, minlength=len(self.sources))
-        learned = np.bincount(self.document_source, weights=self.document_targets, minlength=len(self.sources))
-        return {name: (int(tokens[i]), int(learned[i])) for i, name in enumerate(self.sources)}
-
     @property
     def fill(self) -> float:
         """Share of the rows' positions that hold a token, 0 to 1."""

@@ -1,7 +1,8 @@
-"""Answers with a label on their way into a store: each is followed by its prompt with the completion of the next row.
+"""Answers with a label on their way into a store: each is followed by its prompt with the completion to another prompt.
 
 Of these mismatched answers kto makes its baseline, an estimate of how far the model is from the reference (arXiv 2402.01306,
-section 4). "Next" goes round within the source and the side of the split, so nothing held out is seen in training.
+section 4). The other prompt is that of the next row with a different one, round within the source and the side of the split,
+so nothing held out is seen in training.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.errors import DataError
 from data_pipelines.roles import Role
+from data_pipelines.split import hash_bytes
 from data_pipelines.store import Document, StoreWriter
 
 if TYPE_CHECKING:
@@ -21,16 +24,40 @@ Int64 = NDArray[np.int64]
 _BLOCK_TOKENS = 1 << 20
 
 
-def next_of(source: Int64, times: Int64) -> Int64:
-    """Returns for each document that is written the next one of its source, the first behind the last; else -1. `[D]`."""
+def next_of(prompts: Int64) -> Int64:
+    """Returns for each document the next one with another prompt, the first ones behind the last; empty without any. `[D]`."""
+    # Where a stretch of equal prompts begins: behind a document the next such place has another prompt.
+    begins = np.flatnonzero(prompts != np.roll(prompts, 1))
+    if not len(begins):
+        return begins
+    return begins[np.searchsorted(begins, np.arange(len(prompts)), side="right") % len(begins)]
+
+
+def _following(found: Scan, source: Int64, times: Int64, side: str) -> Int64:
+    """Returns for each document that is written the one whose completion it gets; else -1. `[D]`.
+
+    Raises:
+        DataError: a source has one prompt only on this side.
+    """
+    assert found.ids is not None and found.answers is not None
+    starts = np.cumsum(found.lengths) - found.lengths
+    ends = starts + found.answers.prompt
     following = np.full(len(source), -1, np.int64)
-    for number in np.unique(source):
+    for number in np.unique(source[times > 0]):
         mine = np.flatnonzero((source == number) & (times > 0))
-        following[mine] = np.roll(mine, -1)
+        prompts = np.array([hash_bytes(found.ids[starts[i] : ends[i]].tobytes()) for i in mine], np.int64)
+        others = next_of(prompts)
+        if not len(others):
+            raise DataError(
+                f"source {found.files[found.file_of[mine[0]]].source}: one prompt only in the {len(mine):,} answers {side}, and "
+                "objective=kto makes its baseline of answers to another prompt of the same source and side; add rows with other "
+                "prompts, join the source to another one, or hold out another share (data.validation)"
+            )
+        following[mine] = mine[others]
     return following
 
 
-def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64, capacity: int) -> int:
+def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64, capacity: int, *, side: str) -> int:
     """Adds every document `times` times, each with its mismatched one as an item of two.
 
     Args:
@@ -38,14 +65,18 @@ def fill_labelled(writer: StoreWriter, found: Scan, source: Int64, times: Int64,
         found: the documents, with their roles.
         source: of each document `[D]`; times: how often it is written, 0 on the other side `[D]`.
         capacity: tokens of a row; a mismatched completion that does not fit is cut.
+        side: of the split, in words.
 
     Returns:
         How many mismatched completions were cut.
+
+    Raises:
+        DataError: a source has one prompt only on this side.
     """
     assert found.ids is not None and found.mask is not None and found.answers is not None
     ends = np.cumsum(found.lengths)
     starts = ends - found.lengths
-    following = next_of(source, times)
+    following = _following(found, source, times, side)
     num_cut = waiting = 0
     documents: list[Document] = []
     for i in np.flatnonzero(times):

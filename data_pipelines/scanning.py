@@ -16,7 +16,7 @@ from configs.errors import DataError
 from configs.schema import DataSection, SourceSection
 from data_pipelines.answers import Answers, check_options
 from data_pipelines.duplicates import AllMarks, MarkFile
-from data_pipelines.formats import check_format, columns_of, detect, expected, formats_for
+from data_pipelines.formats import FORMATS, check_format, columns_of, detect, expected, formats_for, rivals
 from data_pipelines.gates import Gates, make_gates
 from data_pipelines.privacy.report import Found
 from data_pipelines.privacy.screen import make_screen
@@ -200,6 +200,8 @@ def _detect(
             continue
         name = detect(row, columns, objective)
         if name in formats_for(objective):
+            if several := rivals(name, row, columns):
+                return _undecided(several, row, columns, file)
             return FileFormat(name, columns_of(name, columns, file.source))
         other = other or name
         keys = keys or column_names(row)
@@ -214,6 +216,17 @@ def _detect(
         f"format not recognised: {keys}",
         f"expected {expected(objective)}; or map them with columns",
         reason="format not recognised",
+    )
+
+
+def _undecided(several: list[str], row: dict[str, Any], columns: dict[str, str], file: InputFile) -> RowProblem:
+    """Returns the problem of a file whose rows hold a conversation twice."""
+    names = [columns_of(name, columns, file.source)[key] for name in several for key in FORMATS[name].REQUIRED]
+    return RowProblem(
+        WHOLE_FILE,
+        f"a conversation twice in a row: {', '.join(names)}",
+        f"say which is learned, beside data.sources.NAME.path: data.sources.NAME.format={' or '.join(several)}",
+        reason="a conversation twice",
     )
 
 

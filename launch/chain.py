@@ -32,7 +32,6 @@ LOCK, CHANGE_LOCK = ".lock", ".chain.lock"
 HELD_WAIT_S, CHANGE_WAIT_S, _POLL_S = 1.0, 60.0, 0.02
 # Files of an evaluation and of a release that later commands compare.
 MADE = {EVALUATE: "eval", RELEASE: "release"}
-UNFINISHED = ("waiting", "running", "stopped")
 
 
 @dataclass(slots=True, kw_only=True)

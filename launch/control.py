@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from configs import atomic
 from configs.errors import LaunchError
 from configs.runfolder import Attempt, RunFolder, request_stop, state_of
+from launch.chain import FILE, ChainFolder
 from launch.explain import cancelled_mark
 from launch.live import Queue, ask_queue, jobs_of
 from launch.records import read_jobs, read_starts
@@ -70,11 +72,13 @@ def resume(run: Path) -> str:
     """Puts a run into the queue again and returns a sentence that says so; it goes on from its newest checkpoint.
 
     Raises:
-        LaunchError: it is done, was never launched, or is in the queue.
+        LaunchError: it is done, was never launched, is in the queue, or is a stage of a chain that a command submits or runs now.
     """
     if state_of(run).state == "done":
         raise LaunchError(f"{run.name}: it is done; to train it again: aisc launch ... --new")
-    job = resubmit(run)
+    is_stage = (run.parent / FILE).is_file()
+    with ChainFolder(run.parent).held() if is_stage else contextlib.nullcontext():
+        job = resubmit(run)
     return f"{run.name}: submitted {job.job_id}; it goes on from its newest checkpoint"
 
 

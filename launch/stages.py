@@ -141,28 +141,6 @@ def cancelled_start(job: Job, failed: JobStart, now: float) -> JobStart:
     )
 
 
-def explain_chain(jobs: Sequence[Job], starts: Sequence[JobStart]) -> list[str]:
-    """Returns one line for each stage but the training, as the job records have it; for `aisc runs show`."""
-    lines = []
-    for job in jobs:
-        mine = [start for start in starts if start.job_id == job.job_id]
-        if job.stage == "train" and not any(start.verdict == "cancelled" for start in mine):
-            continue
-        lines.append(f"{job.stage:<8} job {job.job_id}  {_what_became(mine)}")
-    return lines
-
-
-def _what_became(starts: Sequence[JobStart]) -> str:
-    if not starts:
-        return "waits"
-    last = starts[-1]
-    if last.ended is None:
-        return f"running on {', '.join(last.nodes)}"
-    if last.verdict == "finished":
-        return f"finished in {last.ended - last.began:,.0f} s"
-    return f"{last.verdict}: {last.cause}" if last.cause else str(last.verdict)
-
-
 def summary(scripts: Sequence[Script]) -> str:
     """Returns `prepare (cpu) -> train (gpu) -> eval (gpu)`."""
     return " -> ".join(f"{script.stage} ({'gpu' if script.gpus_per_node else 'cpu'})" for script in scripts)

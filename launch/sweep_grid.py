@@ -61,10 +61,6 @@ class Swept:
     fixed: tuple[str, ...]
     axes: tuple[Axis | Range, ...]
 
-    @property
-    def is_grid(self) -> bool:
-        return all(isinstance(axis, Axis) for axis in self.axes)
-
 
 @dataclass(frozen=True, slots=True)
 class Point:

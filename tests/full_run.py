@@ -113,7 +113,8 @@ def write_full_run(parent: Path, name: str = "onc_dpo-5e7a11", steps: int = 60) 
         "run": name, "eval_loss_before": 0.693147, "eval_loss": 0.527, "eval_loss_last": 0.53, "eval_loss_by_source": {CHINESE: 0.481, NASTY: 0.731},
         "eval_figures": {"accuracy": [0.5, 0.917], "margin": [0.0, 2.503]},
         "best_step": steps, "steps": steps, "tokens": 2000 * steps, "supervised": 900 * steps, "ledger": HASHES["rows"], "seed": 1, "attempts": 2,
-        "duration_s": 5123.4, "model": str(run / "model"), "model_kind": "adapter",
+        "duration_s": 5123.4, "used": [{"attempt": 1, "seconds": 3600.0, "world": 4, "device": "NVIDIA H800"}, {"attempt": 2, "seconds": 1523.4, "world": 8, "device": "NVIDIA H800"}],
+        "model": str(run / "model"), "model_kind": "adapter",
     }  # fmt: skip
     manifest = {
         "run": name, "identity": HASHES["other"], "data": {f"/secure/{CHINESE}.jsonl": HASHES["rows"], f"/secure/{NASTY}.jsonl": HASHES["other"]},

@@ -14,6 +14,8 @@ from typing import Any
 
 import jinja2
 
+from train.dossier import model_name
+
 EVIDENCE = "evidence"
 MODEL_CARD, DATA_CARD = "README.md", "data_card.md"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -96,7 +98,7 @@ def model_card(files: Mapping[str, Any], *, kind: str, config: Mapping[str, Any]
         "model_card.md.jinja",
         files,
         run=manifest["run"],
-        base=config["model"]["path"],
+        base=model_name(config["model"]["path"]) if config["model"]["path"] else None,
         objective=config["objective"]["name"],
         adapter=None if adapter["name"] == "none" else adapter["name"],
         kind={"adapter": "an adapter", "merged": "the base with its adapter merged", "full": "a whole model"}[kind],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from typing import Any
 
+from configs.deepspeed_source import known_keys
+from configs.engine_rules import DEEPSPEED
 from configs.errors import ConfigError
 from configs.values import show
 
@@ -16,8 +19,15 @@ def check_with_deepspeed(settings: dict[str, Any]) -> None:
         settings: ours and the user's, merged (configs/deepspeed_keys.py); without `auto`.
 
     Raises:
-        ConfigError: DeepSpeed refuses them; names the first key and its reason.
+        ConfigError: DeepSpeed refuses them; names the first key and its reason. Or nobody knows which keys it reads: of one
+            that is none of them it says nothing at the top level.
     """
+    if known_keys() is None:
+        version = importlib.metadata.version("deepspeed")
+        raise ConfigError(
+            f"engine.deepspeed: which keys DeepSpeed {version} reads is not known here, and a misspelt one would be ignored; "
+            f"remove the settings, or pip install deepspeed=={'.'.join(map(str, DEEPSPEED[0]))}"
+        )
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
     from pydantic import ValidationError
 

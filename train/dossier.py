@@ -18,7 +18,7 @@ from configs.atomic import sha256_file
 from configs.errors import CheckpointError, UserError
 from configs.runfolder import RunFolder, Status, read_events, read_json, read_metrics, state_of
 
-MANIFEST, RESULT = "manifest.json", "result.json"
+MANIFEST, RESULT, RELEASE = "manifest.json", "result.json", "release"
 THIS, BASE, OTHER = "this model", "starting model", "another model"
 
 
@@ -190,7 +190,7 @@ def _account(manifest: Mapping[str, Any], start: Mapping[str, Any]) -> tuple[Map
 def _evaluations(path: Path, manifest: Mapping[str, Any], start: Mapping[str, Any]) -> tuple[Evaluated, ...]:
     """Returns the files of `eval/` that hold tasks, the oldest first."""
     mine = {digest for name, digest in manifest.get("outputs", {}).items() if name.endswith(".safetensors")}
-    given = manifest.get("weights") or start.get("weight_files") or {}
+    given = starting_files(manifest.get("weights") or start.get("weight_files") or {})
     base = {digest for name, digest in given.items() if name.endswith(".safetensors")}
     found = []
     for file in sorted((path / "eval").glob("*.json")):
@@ -203,6 +203,12 @@ def _evaluations(path: Path, manifest: Mapping[str, Any], start: Mapping[str, An
         written = str(values.get("written", ""))
         found.append(Evaluated(f"eval/{file.name}", subject, str(values.get("model", "")), tasks, written, values))
     return tuple(sorted(found, key=lambda one: (one.written, one.file)))
+
+
+def starting_files(given: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the weight files that a run read which it started from; behind them are those of another reference."""
+    folder = Path(next(iter(given), "")).parent
+    return {name: digest for name, digest in given.items() if Path(name).parent == folder}
 
 
 def _task(name: str, values: Mapping[str, Any]) -> Task:
@@ -231,7 +237,15 @@ def short(digest: object) -> str:
     return str(digest)[:12]
 
 
+def run_of(folder: Path) -> Path | None:
+    """Returns the folder of the run whose `model/` or `release/model/` is `folder`; None of any other name."""
+    if folder.name != "model":
+        return None
+    return folder.parent.parent if folder.parent.name == RELEASE else folder.parent
+
+
 def model_name(path: str) -> str:
-    """Returns what the model at `path` is called: its folder, or the run whose `model/` it is."""
+    """Returns what the model at `path` is called: its folder, or the run whose `model/` or `release/model/` it is."""
     folder = Path(path)
-    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
+    run = run_of(folder)
+    return run.name if run is not None and run.name else folder.name

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import compose
 from configs.atomic import sha256_file
-from configs.errors import ConfigError, UserError
+from configs.errors import ConfigError
 from configs.runfolder import RunFolder
 from configs.schema import RunConfig
 from train.checkpoint_reading import checkpoint_of
+from train.dossier import model_name
 from train.evaluation_file import FOLDER
+from train.frozen import frozen_config
 
 RUN, CHECKPOINT, OTHER = "run", "checkpoint", "folder"
 
@@ -44,18 +45,6 @@ class Target:
         return f"{self.run.name}@{self.step}" if self.step is not None else self.run.name
 
 
-def config_of(run: RunFolder) -> RunConfig:
-    """Returns the configuration that the newest attempt of `run` was started with.
-
-    Raises:
-        UserError: no attempt came so far.
-    """
-    for attempt in reversed(run.attempts()):
-        if attempt.config_path.exists():
-            return compose.thaw(attempt.config_path.read_text(encoding="utf-8"))
-    raise UserError(f"{run.name}: no attempt has come as far as its config.yaml")
-
-
 def base_of(config: RunConfig) -> Path:
     """Returns the folder of the model that a run began from, or the one that it is told to compare with.
 
@@ -79,7 +68,7 @@ def weights_folder(target: Target) -> Iterator[Path]:
     from train.checkpoint_export import export_checkpoint
 
     with tempfile.TemporaryDirectory(prefix=".tmp-eval-", dir=target.run.path) as temporary:
-        yield export_checkpoint(checkpoint, config_of(target.run), Path(temporary) / "model")
+        yield export_checkpoint(checkpoint, frozen_config(target.run), Path(temporary) / "model")
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
@@ -96,8 +85,7 @@ def score_name(target: Target, weights: dict[str, str], home: RunFolder | None) 
         if target.kind == CHECKPOINT:
             return f"step-{target.step}"
     digest = hashlib.sha256("".join(weights.values()).encode()).hexdigest()[:6]
-    absolute = target.folder.absolute()
-    stem = target.label if target.run is not None else absolute.parent.name if absolute.name == "model" else absolute.name
+    stem = target.label if target.run is not None else model_name(str(target.folder.absolute()))
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', stem)}-{digest}"
 
 

@@ -14,6 +14,8 @@ from torch import nn
 from configs import atomic
 from configs.runfolder import Attempt, RunFolder, read_metrics
 from configs.schema import RunConfig
+from configs.schema.objective import REFERENCED, START
+from configs.timekeeping import attempt_seconds, used_by
 from data_pipelines.build import Prepared
 from data_pipelines.index import META_NAME
 from train import lineage
@@ -129,7 +131,8 @@ def make_result(folder: RunFolder, config: RunConfig, state: RunState) -> dict[s
         "ledger": state.ledger,
         "seed": config.training.seed,
         "attempts": len(folder.attempts()),
-        "duration_s": round(run_seconds(folder), 1),
+        "duration_s": round(sum(attempt_seconds(link.attempt) for link in folder.chain()), 1),
+        "used": used_by(folder),
     }
 
 
@@ -152,22 +155,6 @@ def evaluation_at(folder: RunFolder, step: int | None) -> dict[str, Any]:
     return lines[-1] if lines else {}
 
 
-def run_seconds(folder: RunFolder) -> float:
-    """Returns the seconds from the start of each attempt of the chain to its end, added up."""
-    total = 0.0
-    for link in folder.chain():
-        start = link.attempt.read_start()
-        if start is None:
-            continue
-        end = time.time()
-        if link.attempt.exit_path.exists():
-            end = link.attempt.exit_path.stat().st_mtime
-        elif link.until_step is not None:
-            end = max(path.stat().st_mtime for path in (link.attempt.metrics_path, link.attempt.start_path) if path.exists())
-        total += max(0.0, end - float(start["time"]))
-    return total
-
-
 def make_manifest(
     folder: RunFolder, config: RunConfig, prepared: Prepared, facts: dict[str, Any], result: dict[str, Any]
 ) -> dict[str, Any]:
@@ -175,7 +162,7 @@ def make_manifest(
     return {
         "run": folder.name,
         "identity": facts["identity"],
-        "data": {str(path): digest for path, digest in prepared.input_hashes.items()},
+        "data": {str(path.absolute()): digest for path, digest in prepared.input_hashes.items()},
         "working_folder": str(Path.cwd()),
         "store": {"fingerprint": prepared.fingerprint, "folder": str(prepared.folder), "files": store_files(prepared.folder)},
         "weights": facts["weight_files"],
@@ -217,8 +204,10 @@ def record_files(folder: RunFolder) -> dict[str, str]:
 
 
 def weight_files(config: RunConfig) -> list[Path]:
-    """Returns the weight files and config.json of the starting model; none for random weights."""
+    """Returns weight files and config.json of the starting model, then of another reference, absolute; none for random weights."""
     if not config.model.path:
         return []
-    folder = Path(config.model.path).expanduser()
-    return [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+    objective = config.objective
+    others = [objective.reference] if objective.name in REFERENCED and objective.reference != START else []
+    folders = [Path(path).expanduser().absolute() for path in (config.model.path, *others)]
+    return [path for folder in folders for path in (*sorted(folder.glob("*.safetensors")), folder / "config.json")]

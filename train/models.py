@@ -101,8 +101,8 @@ def load_model(
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.path={folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
-        # An adapter names its base by this: the folder itself, not a node's own copy of it.
-        loaded.name_or_path = loaded.config._name_or_path = str(folder)
+        # An adapter names its base by this: the folder itself, not a node's own copy of it, from wherever it is read.
+        loaded.name_or_path = loaded.config._name_or_path = str(folder.absolute())
     else:
         values = dict(model.arch)
         config = AutoConfig.for_model(values.pop("model_type"), **values, **({"num_labels": 1} if is_reward else {}))
@@ -133,7 +133,8 @@ def empty_model(model: ModelSection, *, dtype: torch.dtype, attention_name: str,
 
     folder = Path(model.path or "").expanduser()
     check_weights(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # Absolute, as an adapter names its base by it.
+    config = AutoConfig.from_pretrained(folder.absolute(), local_files_only=True, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         raise ConfigError(
             f"model.path={folder}: its weights are quantized; sharded engines read bfloat16 or float32 weights: "
@@ -193,7 +194,10 @@ def load_exported(folder: Path, *, device: torch.device) -> tuple[Any, Any]:
         name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
         base = Path(name or "").expanduser()
         if not name or not (base / "config.json").is_file():
-            raise ConfigError(f"{adapter}: its base model {name or '(random weights)'} is not there")
+            raise ConfigError(
+                f"{adapter}: its base model {name or '(random weights)'} is not there; base_model_name_or_path in it is to name the "
+                "folder of that model"
+            )
     check_weights(base)
     if adapter.is_file():
         check_adapter_fits(folder, base)

@@ -11,9 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from yaml import YAMLError
 
-from configs.compose import thaw
 from configs.errors import CheckpointError, ConfigError
 from configs.reward import no_writer
 from configs.runfolder import RunFolder, read_json
@@ -25,6 +23,7 @@ from train import models
 from train.adapters import attach
 from train.checkpoint import CheckpointReader
 from train.checkpoint_reading import checkpoint_of
+from train.frozen import frozen_config
 from train.parity import NUM_PROMPTS, PROMPT_TOKENS, Gate, Trained, fixed_gate
 from train.shards import TensorReader
 
@@ -91,23 +90,6 @@ def gate_for(store: Store | None, tokenizer: Any, config: RunConfig, vocab_size:
     if not asked:
         return fixed_gate(vocab_size, stop_ids=stop, pad_id=tokenizer.pad_token_id)
     return Gate(asked, stop, tokenizer.pad_token_id or 0)
-
-
-def frozen_config(run: RunFolder) -> RunConfig:
-    """Returns the configuration that the newest attempt of the chain ran with.
-
-    Raises:
-        CheckpointError: no attempt came so far, or the file is damaged.
-    """
-    for link in run.chain():
-        path = link.attempt.config_path
-        if not path.is_file():
-            continue
-        try:
-            return thaw(path.read_text(encoding="utf-8"))
-        except (YAMLError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: damaged, no longer what the run wrote; aisc verify {run.name} says more") from error
-    raise CheckpointError(f"{run.path}: no attempt has come as far as its config.yaml; expected a finished run")
 
 
 def checkpoint_or_none(run: RunFolder) -> Trained | None:

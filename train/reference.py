@@ -7,11 +7,12 @@ zero, that is the adapter's base. So no second model is in memory, and no step p
     <store>/reference/<fingerprint>/{train,validation}.npy   float64 [D]
 
 D: documents of the part. The fingerprint is of the store, the weights and the arithmetic. A pass that was stopped leaves
-`<fingerprint>.begun.npy`, from which the next start goes on.
+`.tmp-<fingerprint>.begun.npy`, from which the next start goes on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 from collections.abc import Callable
@@ -83,12 +84,7 @@ def read_or_compute(
     """
     if config.objective.name not in REFERENCED:
         return References()
-    path = config.objective.reference
-    if path != START:
-        weights = fold({str(file): digest for file, digest in hash_files(_files_of(path)).items()})
-    elif not config.model.path:
-        weights = f"drawn: {config.model} {config.training.seed}"
-    prepared = inputs.prepared
+    path, prepared = config.objective.reference, inputs.prepared
     folder = prepared.folder / FOLDER / fingerprint(prepared.fingerprint, weights, config)
     parts = {"train": prepared.train, **({"validation": prepared.validation} if prepared.validation else {})}
     # Rank 0 has looked for all: a column that appears meanwhile must not divide the ranks.
@@ -114,6 +110,8 @@ def _compute(
 ) -> dict[str, Float64]:
     """Returns the columns of all parts, which rank 0 writes to `folder`; a pass that was stopped leaves a file beside it."""
     stores = {name: evaluator.store for name, evaluator in evaluators.items()}
+    if is_main:
+        _check_place(folder)
     begun = _shared(_begun(folder, stores) if is_main else None, stores)
     if screen is not None:
         known = sum(int(column.done.sum()) for column in begun.values())
@@ -156,7 +154,21 @@ def _check_finite(columns: dict[str, Column], stores: dict[str, Store]) -> None:
 
 
 def fingerprint(store: str, weights: str, config: RunConfig) -> str:
-    """Returns the name of the columns: what they were computed from, and in which arithmetic."""
+    """Returns the name of the columns: what they were computed from, and in which arithmetic.
+
+    Args:
+        store: fingerprint of the data.
+        weights: hash of the files that the run starts from; they count when the reference is the start.
+        config: of the run.
+
+    Raises:
+        ConfigError: objective.reference names no model folder.
+    """
+    path = config.objective.reference
+    if path != START:
+        weights = fold({str(file): digest for file, digest in hash_files(_files_of(path)).items()})
+    elif not config.model.path:
+        weights = f"drawn: {dataclasses.replace(config.model, tokenizer=None)} {config.training.seed}"
     facts = f"{VERSION} {store} {weights} {config.training.precision} {config.model.dtype} {config.training.tf32}"
     return hashlib.sha256(facts.encode()).hexdigest()[:20]
 
@@ -202,7 +214,8 @@ def _read(path: Path, store: Store) -> Float64:
 
 
 def _begun_path(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.begun.npy")
+    # A temporary name: the manifest of another run on this data does not list what will be gone.
+    return folder.with_name(f"{atomic.TEMPORARY_PREFIX}{folder.name}.begun.npy")
 
 
 def _begun(folder: Path, stores: dict[str, Store]) -> dict[str, Column]:
@@ -233,7 +246,6 @@ def _write_begun(folder: Path, columns: dict[str, Column]) -> None:
     values = [np.where(column.done, column.sums, np.nan) for column in columns.values()]
     np.save(content, np.concatenate(values), allow_pickle=False)
     try:
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
         atomic.write_file(_begun_path(folder), content.getvalue())
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -241,13 +253,26 @@ def _write_begun(folder: Path, columns: dict[str, Column]) -> None:
 
 def _write(folder: Path, columns: dict[str, Float64]) -> None:
     try:
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
         with atomic.temporary_folder(folder) as temporary:
             for name, column in columns.items():
                 path = temporary / f"{name}.npy"
                 np.save(path, column, allow_pickle=False)
                 path.chmod(0o600)
             atomic.publish_folder(temporary, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _check_place(folder: Path) -> None:
+    """Refuses a place that cannot be written to before the pass, which may take hours.
+
+    Raises:
+        ConfigError: the store is somebody else's, for example.
+    """
+    try:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        with atomic.temporary_folder(folder):
+            pass
     except OSError as error:
         raise _unwritable(folder, error) from error
 

@@ -31,14 +31,17 @@ from configs.schema import RunConfig
 from data_pipelines.index import open_part
 from train.board import write_board
 from train.cards import DATA_CARD, EVIDENCE, MODEL_CARD, data_card, model_card
-from train.dossier import THIS, read_dossier
+from train.dossier import RELEASE as NAME
+from train.dossier import THIS, model_name, read_dossier
 from train.export import Checked, Exported, convert, held_against
+from train.frozen import frozen_config
 from train.paper import write_paper
 from train.parity import check_folder
-from train.parity_run import frozen_config, trained_model
+from train.parity_run import trained_model
+from train.released import without_places
 from train.verify import RELEASE_MANIFEST_NAME, Change, read_manifest, verify
 
-NAME, LICENCES_NAME = "release", "licences.json"
+LICENCES_NAME = "licences.json"
 # What writes pages into the release: (run, release) -> files.
 PAGES = (write_board, write_paper)
 # Sections of the configuration that go along: how it was trained, not where files lie here.
@@ -82,9 +85,11 @@ def release(run: RunFolder, *, merge: bool = False, dtype_name: str | None = Non
     with atomic.temporary_folder(final) as temporary:
         evidence = _gather(run, manifest, temporary)
         exported = _write_model(run, temporary / "model", merge=merge, dtype_name=dtype_name)
+        name_base(temporary / "model")
         evidence["parity.json"] = exported.parity
         settings = dataclasses.asdict(config)
         evidence["config.json"] = {name: settings[name] for name in SETTINGS}
+        evidence = {name: without_places(values) for name, values in evidence.items()}
         (temporary / "model" / MODEL_CARD).unlink(missing_ok=True)
         for name, values in evidence.items():
             (temporary / EVIDENCE / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -193,6 +198,14 @@ def _write_model(run: RunFolder, folder: Path, *, merge: bool, dtype_name: str |
     parity, _ = check_folder(folder, checked.gate, checked.expected, checked.tokenizer, torch.device("cpu"))
     kind = str((read_json(run.result_path) or {})["model_kind"])
     return Exported(folder, kind, 0, parity)
+
+
+def name_base(folder: Path) -> None:
+    """Makes an adapter name its base by its name: where it lies here says nothing to others, and should not."""
+    path = folder / "adapter_config.json"
+    values = read_json(path)
+    if values is not None and values.get("base_model_name_or_path"):
+        atomic.write_json(path, {**values, "base_model_name_or_path": model_name(values["base_model_name_or_path"])})
 
 
 def _write_pages(run: Path, temporary: Path) -> None:

@@ -162,13 +162,15 @@ class Router:
         """Returns the load since the last call, over all ranks, and forgets it. Every rank calls it.
 
         `router_load_max`: tokens of the busiest expert over the mean of its layer, in the worst layer; 1 is even.
+        `router_load_min`: the same of the least used one; 0: some expert got no token.
         """
         if self._load is None:
             return {}
         shape = self._load.shape
         load = torch.tensor(sum_over_ranks(self._load.flatten().tolist()), dtype=torch.float64).view(shape)
         self.clear()
-        return {"router_load_max": float((load.amax(1) / load.mean(1).clamp(min=1e-9)).max())}
+        share = load / load.mean(1, keepdim=True).clamp(min=1e-9)
+        return {"router_load_max": float(share.max()), "router_load_min": float(share.min())}
 
     def clear(self) -> None:
         """Forgets the load counted so far."""

@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
     "kto": kto,  # type: ignore[dict-item]
 }
 PLAIN = ("chat", "sharegpt", "alpaca", "text")
+_CONVERSATIONS = ("chat", "sharegpt", "alpaca")
 # Formats whose conversation stands in the column of a ShareGPT file, so that they are looked for before it.
 _RANKED = ("chat", "preference", "kto", "sharegpt", "alpaca", "text")
 
@@ -58,6 +59,20 @@ def detect(row: Message, columns: dict[str, str], objective: str = "sft") -> str
         if "kto_tag" in row and not columns:
             return "kto"
     return found
+
+
+def rivals(name: str, row: Message, columns: dict[str, str]) -> list[str]:
+    """Returns the formats of conversations in which `row` can be read when `name` is one of several, else nothing.
+
+    A `text` beside a conversation is usually that conversation written out: it is no rival.
+    """
+    found = [other for other in _CONVERSATIONS if _has_columns(other, row, columns) and _is_filled(other, row, columns)]
+    return found if name in found and len(found) > 1 else []
+
+
+def _is_filled(name: str, row: Message, columns: dict[str, str]) -> bool:
+    form = FORMATS[name]
+    return all(row[columns.get(key, form.FIELDS[key])] not in (None, "", []) for key in form.REQUIRED)
 
 
 def _has_columns(name: str, row: Message, columns: dict[str, str]) -> bool:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from data_pipelines.formats import chat, sharegpt
-from data_pipelines.formats.document import Message, list_of, object_of, text_of
+from data_pipelines.formats.document import ROLES, Message, behind_system, list_of, object_of, text_of
 from data_pipelines.json_rows import parse_value
 from data_pipelines.problems import RowProblem, type_name
 
@@ -14,12 +14,27 @@ from data_pipelines.problems import RowProblem, type_name
 TURN_FIELDS = {"role": "role", "content": "content", "from": "from", "value": "value"}
 LABELS = ("label", "kto_tag")
 _PYTHON_TURN = re.compile(r"\s*\[?\s*\{\s*'(\w+)'\s*:")
+_SPEAKERS = {*ROLES, *sharegpt.ROLE_OF}
 _LARGEST_MARGIN = 3.4e38  # of a float32
 
 
 def has(row: Message, column: str) -> bool:
     """Returns whether the row has the column with something in it: tables give every row every column."""
     return row.get(column) is not None
+
+
+def one_of(row: Message, *columns: str) -> str | None:
+    """Returns the one of `columns` that the row has; None when it has none.
+
+    Raises:
+        RowProblem: it has two with something in them: which one is meant cannot be known.
+    """
+    there = [column for column in dict.fromkeys(columns) if has(row, column)]
+    # A CSV file gives every row every column, as an empty text.
+    filled = [column for column in there if row[column] not in ("", [])]
+    if len(filled) > 1:
+        raise RowProblem(filled[1], f"beside {filled[0]}", "one row says it twice; keep one of the two columns")
+    return next(iter([*filled, *there]), None)
 
 
 def turns_of(value: Any, key: str, columns: dict[str, str]) -> list[Message]:
@@ -73,17 +88,25 @@ def _perhaps_turns(value: str, key: str, columns: dict[str, str]) -> Any:
     except RowProblem:
         return value
     turns = found if isinstance(found, list) else [found]
-    are_turns = turns and all(isinstance(turn, dict) and any(name in turn for name in speakers) for turn in turns)
-    return found if are_turns else value
+    return found if turns and all(_is_turn(turn, columns) for turn in turns) else value
+
+
+def _is_turn(value: Any, columns: dict[str, str]) -> bool:
+    """True for a speaker with a text, or one that is known: `{"from": "HKG", "to": "LHR"}` is an answer in JSON."""
+    if not isinstance(value, dict):
+        return False
+    speakers = [value[columns[name]] for name in ("role", "from") if columns[name] in value]
+    has_text = columns["content"] in value or columns["value"] in value
+    return bool(speakers) and (has_text or any(str(speaker) in _SPEAKERS for speaker in speakers))
 
 
 def prompt_of(row: Message, columns: dict[str, str]) -> list[Message]:
     """Returns the turns before the answers; empty when the row has no column for them.
 
     Raises:
-        RowProblem: they are not as expected, or end with an assistant's turn.
+        RowProblem: they are not as expected, stand there twice, or end with an assistant's turn.
     """
-    key = next((columns[name] for name in ("prompt", "conversations") if has(row, columns[name])), None)
+    key = one_of(row, columns["prompt"], columns["conversations"])
     if key is None:
         return []
     value = row[key]
@@ -102,10 +125,7 @@ def with_system(turns: list[Message], row: Message, columns: dict[str, str]) -> 
         RowProblem: the turns have a system message too, or one that is not the first.
     """
     key = columns["system"]
-    if has(row, key) and (system := text_of(row[key], key, may_be_empty=True)).strip():
-        if turns and turns[0]["role"] == "system":
-            raise RowProblem(key, "a second system message", "the turns have one already; keep one of them")
-        turns = [{"role": "system", "content": system}, *turns]
+    turns = behind_system(turns, row, key)
     if any(turn["role"] == "system" for turn in turns[1:]):
         raise RowProblem(key, "a system message that is not the first", "put one system message at the start")
     return turns

@@ -1,4 +1,4 @@
-"""Chat messages: {"messages": [{"role": "user", "content": "..."}, ...], "tools": [...]}."""
+"""Chat messages: {"messages": [{"role": "user", "content": "..."}, ...], "system": "...", "tools": [...]}."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from data_pipelines.formats.document import (
     Chat,
     Document,
     Message,
+    behind_system,
     call_of,
     check_turns,
     field,
@@ -21,12 +22,12 @@ from data_pipelines.formats.document import (
 )
 from data_pipelines.problems import RowProblem
 
-FIELDS = {"messages": "messages", "tools": "tools", "role": "role", "content": "content"}
+FIELDS = {"messages": "messages", "system": "system", "tools": "tools", "role": "role", "content": "content"}
 REQUIRED = ("messages",)
 
 
 def documents(row: Message, columns: dict[str, str]) -> list[Document]:
-    """Returns the one conversation of a row.
+    """Returns the one conversation of a row; a `system` column that is not blank becomes its first message.
 
     Raises:
         RowProblem: a turn or the list of turns is not as expected.
@@ -34,11 +35,8 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     key = columns["messages"]
     turns = list_of(field(row, key), key)
     messages = [message_of(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
-    return [
-        Chat(
-            check_turns(messages, key, role_key=columns["role"]), tools_of(row.get(columns["tools"]), columns["tools"])
-        )
-    ]
+    messages = behind_system(check_turns(messages, key, role_key=columns["role"]), row, columns["system"])
+    return [Chat(messages, tools_of(row.get(columns["tools"]), columns["tools"]))]
 
 
 def message_of(turn: Any, key: str, columns: dict[str, str]) -> Message:

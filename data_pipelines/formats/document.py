@@ -108,6 +108,20 @@ def check_turns(messages: list[Message], key: str, *, role_key: str = "role") ->
     return messages
 
 
+def behind_system(messages: list[Message], row: Message, column: str) -> list[Message]:
+    """Returns `messages`, behind the text of the row's system column when it holds one.
+
+    Raises:
+        RowProblem: it is no text, or the messages begin with a system message too.
+    """
+    value = row.get(column)
+    if value is None or not (system := text_of(value, column, may_be_empty=True)).strip():
+        return messages
+    if messages and messages[0]["role"] == "system":
+        raise RowProblem(column, "a second system message", "the turns have one already; keep one of them")
+    return [{"role": "system", "content": system}, *messages]
+
+
 def tools_of(value: Any, key: str) -> list[Any] | None:
     """Returns the functions a conversation may call; null, an empty list or an empty text is none.
 

@@ -11,6 +11,7 @@ from data_pipelines.formats.answers import (
     answer_of,
     check_answer,
     has,
+    one_of,
     prompt_of,
     turns_of,
     with_system,
@@ -45,13 +46,17 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     """Returns the conversation, desirable or undesirable.
 
     Raises:
-        RowProblem: the label is not true or false, the answer is missing, empty or not the assistant's.
+        RowProblem: the label is not true or false, the answer is missing, empty or not the assistant's, or two columns say
+            the same thing.
     """
     for column in ("chosen", "rejected"):
         if has(row, column):
             raise RowProblem(column, "beside a label", "a row is a pair, or one answer with a label")
     role = Role.DESIRABLE if _label(row, columns) else Role.UNDESIRABLE
-    whole = next((columns[name] for name in ("messages", "conversations") if has(row, columns[name])), None)
+    asked = one_of(row, columns["prompt"], columns["messages"], columns["conversations"])
+    whole = None if asked == columns["prompt"] else asked
+    if whole == columns["messages"]:  # `conversations` beside a completion are its prompt, `messages` have an answer.
+        one_of(row, columns["messages"], columns["completion"])
     if whole is not None and not has(row, columns["completion"]):
         turns = turns_of(row[whole], whole, columns)
         start = len(turns)
@@ -76,12 +81,12 @@ def _labels(columns: dict[str, str]) -> tuple[str, ...]:
 
 
 def _label(row: Message, columns: dict[str, str]) -> bool:
-    names = [name for name in _labels(columns) if has(row, name)]
-    if not names:
+    name = one_of(row, *_labels(columns))
+    if name is None:
         raise RowProblem(columns["label"], "missing", "expected true or false")
-    value = row[names[0]]
+    value = row[name]
     if isinstance(value, str):  # a CSV has no other values
         value = _SPELLINGS.get(value.strip().lower(), value)
     if not isinstance(value, bool):
-        raise RowProblem(names[0], f"{type_name(value)}, not true or false", "expected true or false")
+        raise RowProblem(name, f"{type_name(value)}, not true or false", "expected true or false")
     return value

@@ -8,6 +8,7 @@ from data_pipelines.formats.document import (
     Chat,
     Document,
     Message,
+    behind_system,
     call_of,
     check_turns,
     field,
@@ -45,12 +46,7 @@ def documents(row: Message, columns: dict[str, str]) -> list[Document]:
     key = columns["conversations"]
     turns = list_of(field(row, key), key)
     messages = [message_of(turn, f"{key}[{i}]", columns) for i, turn in enumerate(turns)]
-    check_turns(messages, key, role_key=columns["from"])
-    system = row.get(columns["system"])
-    if system is not None and text_of(system, columns["system"], may_be_empty=True).strip():
-        if messages[0]["role"] == "system":
-            raise RowProblem(columns["system"], "a second system message", f"{key} has one already; keep one of them")
-        messages.insert(0, {"role": "system", "content": system})
+    messages = behind_system(check_turns(messages, key, role_key=columns["from"]), row, columns["system"])
     return [Chat(messages, tools_of(row.get(columns["tools"]), columns["tools"]))]
 
 
@@ -61,9 +57,8 @@ def message_of(turn: Any, key: str, columns: dict[str, str]) -> Message:
         RowProblem: it is not as expected.
     """
     turn = object_of(turn, key)
-    # Many files of this family use OpenAI's names inside `conversations`.
-    from_name = columns["from"] if columns["from"] in turn else "role"
-    value_name = columns["value"] if columns["value"] in turn else "content"
+    from_name = _name(turn, key, columns["from"], "role")
+    value_name = _name(turn, key, columns["value"], "content")
     if from_name not in turn:
         raise RowProblem(f"{key}.{columns['from']}", "missing", f"use {', '.join(ROLE_OF)}")
     speaker = turn[from_name]
@@ -81,3 +76,10 @@ def message_of(turn: Any, key: str, columns: dict[str, str]) -> Message:
         call = parse_value(value, f"{key}.{value_name}", "an object")
         return {"role": "assistant", "content": "", "tool_calls": [call_of(call, f"{key}.{value_name}")]}
     return {"role": ROLE_OF[speaker], "content": value}
+
+
+def _name(turn: Message, key: str, own: str, other: str) -> str:
+    """Returns the name that a turn uses: many files of this family have OpenAI's names inside `conversations`."""
+    if own in turn and other in turn and own != other:
+        raise RowProblem(f"{key}.{other}", f"beside {own}", "one turn says it twice; keep one of the two")
+    return own if own in turn else other

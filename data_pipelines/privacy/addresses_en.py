@@ -46,9 +46,12 @@ _SAID = re.compile(
     rf"(?P<value>{_PART}(?:{_JOIN}{_PART}){{1,7}})(?![A-Za-z0-9])"
 )
 _NUMBERED = re.compile(r"^(?:[^,;\n]*\d|[^,;\n]*[,;\n][^,;\n]*\d)")
-# A number and words up to the postcode of the United Kingdom, a state of America, or a PIN of India.
+# A number and words up to the postcode of the United Kingdom, a state of America, or a PIN of India. Whole words, none of
+# which begins a postcode, taken once (`?>`): notes in capitals have hundreds of them behind a number and no postcode.
+_WHOLE = r"(?![A-Z]{2} \d{5}(?!\d))[A-Z](?:[A-Za-z'.]|-(?=[A-Za-z]))*+(?![A-Za-z0-9])"
 _TO_POSTCODE = re.compile(
-    rf"(?<![A-Za-z0-9])(?:{_UNIT}|(?:No\.? ?)?\d{{1,5}}[A-Z]?(?:[-/]\d{{1,5}})?,? {_WORDS})(?:{_JOIN}(?:{_UNIT}|{_WORDS})){{1,6}}(?:{_JOIN}| ?- ?)(?:[A-Z]{{1,2}}\d[\dA-Z]? ?\d[A-Z]{{2}}|[A-Z]{{2}} \d{{5}}(?:-\d{{4}})?|\d{{6}})(?![A-Za-z0-9])"
+    rf"(?<![A-Za-z0-9])(?:{_UNIT}|(?:No\.? ?)?\d{{1,5}}[A-Z]?(?:[-/]\d{{1,5}})?,? {_WHOLE})(?>{_JOIN}(?:{_UNIT}|{_WHOLE})){{1,30}}"
+    rf"(?:{_JOIN}| ?- ?)(?:[A-Z]{{1,2}}\d[\dA-Z]? ?\d[A-Z]{{2}}|[A-Z]{{2}} \d{{5}}(?:-\d{{4}})?|\d{{6}})(?![A-Za-z0-9])"
 )
 
 

@@ -64,6 +64,16 @@ _PERSON = re.compile(
 )
 
 
+# Of a longer line only what stands right before the date counts: whole articles stand in one.
+_LINE, _BEHIND = 400, 24
+
+
+def _is_of_a_person(text: str, date: re.Match[str]) -> bool:
+    """True when the line of a date, up to a little behind it, is about a person."""
+    first = max(0, date.start() - _LINE)
+    return _PERSON.search(text, max(first, text.rfind("\n", first, date.start()) + 1), date.end() + _BEHIND) is not None
+
+
 def find(text: str) -> Iterator[Match]:
     """Yields dates of birth."""
     for pattern in (_BEFORE, _AFTER):
@@ -71,8 +81,7 @@ def find(text: str) -> Iterator[Match]:
             yield Match("birth_date", found.start("value"), found.end("value"), Certainty.LABEL)
     for found in _DATE.finditer(text):
         named = nearest(_NEAR, text, found.start(), found.end())
-        line = text[text.rfind("\n", 0, found.start()) + 1 : found.end() + 24]
-        if named == "birth" or (named is None and _LAST_CENTURY.search(found.group()) and _PERSON.search(line)):
+        if named == "birth" or (named is None and _LAST_CENTURY.search(found.group()) and _is_of_a_person(text, found)):
             yield Match("birth_date", found.start(), found.end(), Certainty.CONTEXT)
     for found in _BESIDE.finditer(text):
         group = found.lastgroup or ""

@@ -9,8 +9,10 @@ from data_pipelines.privacy.kinds import Certainty, Match
 
 _AT = r"(?: ?@ ?| ?\( ?(?:at|AT) ?\) ?| (?:at|AT) )"
 _DOT = r"(?: ?\. ?(?=[A-Za-z])| ?\( ?(?:dot|DOT) ?\) ?| (?:dot|DOT) )"
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+'-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
-_USER = rf"[A-Za-z0-9][A-Za-z0-9_%+-]*(?:(?:\.|{_DOT})[A-Za-z0-9_%+-]+)*"
+# At most 64 characters before the sign (RFC 5321, 4.5.3.1.1).
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
+# A dot before a letter is `_DOT` alone: were it both, a long chain of them would be tried in every combination.
+_USER = rf"[A-Za-z0-9][A-Za-z0-9_%+-]*(?:(?:\.(?![A-Za-z])|{_DOT})[A-Za-z0-9_%+-]+)*"
 _TOP = r"(?:com|org|net|edu|gov|hk|cn|tw|uk|info|io|co|mo)"
 _SPELT = re.compile(
     rf"(?<![A-Za-z0-9]){_USER}{_AT}(?:[A-Za-z0-9-]+{_DOT}){{1,4}}{_TOP}(?:{_DOT}{_TOP})?(?![A-Za-z0-9])"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from data_pipelines.privacy.detect import Engine, find
 from data_pipelines.privacy.surrogates import Surrogates
 
-# A replacement can bring two halves of another identifier together, never often.
-_MOST_PASSES = 6
+# A replacement can bring two halves of another identifier together, never often: seven times in a row of numbers is known.
+_MOST_PASSES = 30
 
 
 def mask(text: str, surrogates: Surrogates, engines: Sequence[Engine] = ()) -> tuple[str, Counter[str]]:

@@ -52,7 +52,7 @@ _BEFORE_LAST = frozenset(["Left", "Right", "Upper", "Lower", "North", "South", "
 _SMALL = re.compile(r"(?<![A-Za-z])(?:mr|mrs|ms|miss|dr|pt|patient|name:?)\.? (?P<value>[a-z]{2,6}(?: [a-z]{2,6}){0,2})(?![A-Za-z-])")
 
 # Letters apart, as forms print them: `C H A N  T A I  M A N`.
-_APART = re.compile(r"(?<![A-Za-z])[A-Z](?: [A-Za-z]){2,}(?: {2,3}[A-Z](?: [A-Za-z])+){1,3}(?![A-Za-z])")
+_APART = re.compile(r"(?<![A-Za-z])[A-Z](?: [A-Za-z]){2,14}(?: {2,3}[A-Z](?: [A-Za-z]){1,14}){1,3}(?![A-Za-z])")
 _SMALL_WORDS = frozenset(
     ["can", "was", "has", "had", "he", "she", "me", "in", "on", "an", "a", "to", "so", "do", "no", "we", "i", "is", "re", "ga", "her", "him", "his", "come", "have", "more", "pain", "bed", "age", "via", "man", "men", "one"]
 )

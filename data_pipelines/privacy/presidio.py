@@ -25,6 +25,8 @@ _ENTITIES = [*_KINDS, "PHONE_NUMBER", "PERSON"]
 _REGIONS = ("HK", "CN")
 _LANGUAGE = "en"
 _LEAST_SCORE = 0.4
+# What makes a folder a spaCy pipeline.
+_PIPELINE = "config.cfg"
 
 
 def check(model: str) -> None:
@@ -39,7 +41,7 @@ def check(model: str) -> None:
         raise DataError(f"data.presidio={model}: {PRESIDIO_MISSING}") from None
     if model != PATTERNS and _folder(model) is None:
         raise DataError(
-            f"data.presidio={model}: neither an installed spaCy model nor a folder of one (with meta.json); install or copy it first, "
+            f"data.presidio={model}: neither an installed spaCy model nor a folder of one (with {_PIPELINE}); install or copy it first, "
             f"nothing is downloaded, or give data.presidio={PATTERNS}"
         )
 
@@ -57,9 +59,9 @@ def identity(model: str) -> dict[str, str]:
 
 
 def _folder(model: str) -> Path | None:
-    """Returns where the model lies; an installed one is a package of its name."""
-    if (Path(model).expanduser() / "meta.json").is_file():
-        return Path(model).expanduser()
+    """Returns where the model's pipeline lies: in the folder that is given, or in one of the package of that name."""
+    if given := _pipeline_in(Path(model).expanduser()):
+        return given
     try:
         version(model)
     except (PackageNotFoundError, ValueError):
@@ -67,7 +69,12 @@ def _folder(model: str) -> Path | None:
     from importlib.util import find_spec
 
     spec = find_spec(model.replace("-", "_"))
-    return Path(spec.origin).parent if spec and spec.origin else None
+    return _pipeline_in(Path(spec.origin).parent) if spec and spec.origin else None
+
+
+def _pipeline_in(folder: Path) -> Path | None:
+    """Returns `folder`, or the one in it that holds the pipeline, as `spacy package` puts it."""
+    return next((path.parent for path in (folder / _PIPELINE, *sorted(folder.glob(f"*/{_PIPELINE}"))) if path.is_file()), None)
 
 
 def _hash_of(folder: Path) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.compose import thaw
+from configs.engine_choice import Candidate, setup_of
 from configs.errors import UserError
 from configs.facts import facts_of
 from configs.memory import Model, Setup, estimate
 from configs.runfolder import RunFolder, read_events, read_metrics
 from configs.schema import RunConfig
 from launch.plan.cards import Card
-from launch.plan.choice import setup_of, with_candidate
+from launch.plan.choice import with_candidate
 from launch.plan.figures import MEASURED, Figure
 from launch.plan.flops import Flops
 from launch.plan.speed import Rate
@@ -107,9 +108,7 @@ def _memory(theirs: RunConfig, model: Model, started: dict[str, Any], ranks: int
     peak, micro = started.get("peak_bytes"), started.get("micro_batch_size")
     if not peak or not micro:
         return None, None
-    from configs.engine_choice import Candidate
-
-    candidate = Candidate(theirs.engine.name, theirs.engine.offload_optimizer, theirs.engine.offload_parameters)
+    candidate = Candidate.of(theirs.engine)
     setup: Setup = with_candidate(setup_of(theirs, ranks), candidate, int(micro))
     return int(peak), estimate(model, setup).total.accelerator
 

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from configs.deepspeed_keys import settings_of
-from configs.engine_choice import HEADROOM, HOST_HEADROOM, Candidate, candidates
-from configs.memory import Memory, Model, Setup, ZeroSizes, estimate
+from configs.engine_choice import HEADROOM, HOST_HEADROOM, Candidate, asked_for, not_refused, setup_of
+from configs.facts import Facts
+from configs.memory import Memory, Model, Setup, estimate
 from configs.schema import RunConfig
 
 GB = 10**9
@@ -75,44 +75,6 @@ class Fit:
         return -(-self.global_rows // (self.ranks * self.micro_batch_size))
 
 
-def setup_of(config: RunConfig, ranks: int) -> Setup:
-    """Returns how a resolved configuration trains on `ranks` GPUs, one row at a time, under ddp."""
-    training, engine = config.training, config.engine
-    half = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and training.precision == "bf16")
-    return Setup(
-        engine="ddp",
-        ranks=ranks,
-        precision=training.precision,
-        optimizer=config.optimizer.name,
-        micro_batch_size=1,
-        sequence_length=config.data.sequence_length,
-        recompute=training.gradient_checkpointing,
-        shard_size=engine.shard_size if engine.shard_size and ranks % engine.shard_size == 0 else None,
-        frozen_bytes=2 if half else 4,
-        zero=zero_sizes(config),
-    )
-
-
-def zero_sizes(config: RunConfig) -> ZeroSizes:
-    """Returns DeepSpeed's sizes as the user's own settings leave them."""
-    usual = ZeroSizes(buckets=2 if config.engine.backend != "gloo" else 1)
-    if config.engine.deepspeed is None:
-        return usual
-    own = settings_of(config.engine).get("zero_optimization")
-    own = own if isinstance(own, dict) else {}
-
-    def size(key: str, otherwise: int) -> int:
-        value = own.get(key)
-        return int(value) if isinstance(value, (int, float)) else otherwise
-
-    return ZeroSizes(
-        bucket=size("reduce_bucket_size", usual.bucket),
-        buckets=usual.buckets if own.get("overlap_comm", True) else 1,
-        live=size("stage3_max_live_parameters", usual.live),
-        persistent=size("stage3_param_persistence_threshold", usual.persistent),
-    )
-
-
 def with_candidate(setup: Setup, candidate: Candidate, micro_batch_size: int) -> Setup:
     """Returns `setup` under another engine and micro-batch."""
     return dataclasses.replace(
@@ -156,18 +118,10 @@ def fit(config: RunConfig, model: Model, candidate: Candidate, nodes: Nodes) -> 
 
 def allowed(config: RunConfig, ranks: int) -> list[Candidate]:
     """Returns the engines that the configuration leaves, cheapest first; one that it names stands alone."""
-    engine = config.engine
-    if engine.name != "auto":
-        return [Candidate(engine.name, engine.offload_optimizer, engine.offload_parameters)]
-    return [
-        candidate
-        for candidate in candidates(ranks)
-        if candidate.offload_optimizer >= engine.offload_optimizer
-        and candidate.offload_parameters >= engine.offload_parameters
-        and (engine.shard_size is None or candidate.name == "fsdp2")
-        and (engine.deepspeed is None or candidate.name.startswith("zero"))
-        and (candidate.name != "zero3" or config.training.gradient_checkpointing != "selective")
-    ]
+    if config.engine.name != "auto":
+        return [Candidate.of(config.engine)]
+    facts = Facts(num_gpus=0 if config.engine.backend == "gloo" else 1, world_size=ranks)
+    return not_refused(config, facts, asked_for(config, ranks))
 
 
 def smaller(nodes: Nodes) -> list[Nodes]:
@@ -276,6 +230,9 @@ def _what_would(config: RunConfig, model: Model, adapted: Model | None, nodes: N
     free = _engine_free(config)
     if config.engine.name != "auto" and (found := first_fit(free, model, nodes)):
         helps.append("engine.name=auto" if found.candidate.offload_optimizer else f"engine.name={found.candidate.name}")
+    plain = dataclasses.replace(free, adapter=dataclasses.replace(free.adapter, dora=False))
+    if free.adapter.dora and first_fit(plain, model, nodes):
+        helps.append("adapter.dora=false")
     one_row = dataclasses.replace(free, training=dataclasses.replace(free.training, micro_batch_size=1))
     if free.training.micro_batch_size not in ("auto", 1) and first_fit(one_row, model, nodes):
         helps.append("training.micro_batch_size=1")

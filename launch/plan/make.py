@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from configs.durations import parse_seconds
 from configs.engine_choice import Candidate
 from configs.errors import LaunchError
 from configs.facts import Facts, Shape
-from configs.memory import PARTS, Memory, Model, model_of
-from configs.model_shapes import numel
+from configs.memory import PARTS, Model, model_of
 from configs.schema import AdapterSection, RunConfig
 from configs.site import Partition, Site
 from launch.plan.calibrate import Measured, measured_of, measured_rate
@@ -182,7 +180,7 @@ def make_plan(
     card = find_card(gpu) if facts.num_gpus else None
     work = work_of(config, count)
     maker = _Maker(config, site, partition, shape, work if isinstance(work, Work) else None, _rate(config, model, card, gpu, work, calibrate))
-    candidate = Candidate(config.engine.name, config.engine.offload_optimizer, config.engine.offload_parameters)
+    candidate = Candidate.of(config.engine)
     taken = fit(config, model, candidate, nodes) if config.engine.name != "auto" else None
     fits = columns(config, model, adapted, nodes, maker.hours) if compares else []
     fits = [found for found in fits if taken is None or found.title != taken.title]
@@ -297,11 +295,6 @@ def memory_figures(found: Fit, measured: Measured | None, reference: Figure) -> 
     return made
 
 
-def host_gb(memory: Memory) -> float:
-    """Returns what a rank keeps in the host's memory."""
-    return memory.total.host / GB
-
-
 def _rate(
     config: RunConfig, model: Model, card: Card | None, gpu: str, work: Work | str, calibrate: Path | None
 ) -> tuple[Rate, Measured | None]:
@@ -343,13 +336,3 @@ def _lora(adapter: AdapterSection) -> dict[str, Any]:
 
 def _name(model: Model) -> str:
     return "lora" if model.is_adapted else "none"
-
-
-def trained_numbers(plan: Plan) -> tuple[int, int]:
-    """Returns (trained, all) numbers of the model."""
-    return numel(plan.model.parameters, trained=True), numel(plan.model.parameters)
-
-
-def with_all_engines(config: RunConfig) -> RunConfig:
-    """Returns a copy whose engine is `auto` again, so that a plan compares them."""
-    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, name="auto"))

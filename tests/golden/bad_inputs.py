@@ -141,6 +141,16 @@ LINES: dict[str, tuple[str, str | bytes, Bad]] = {
         chat(("system", "a"), ("system", "b"), ASKED, ("assistant", "yes")),
         [("line  1   messages[1].role", "a second system message", "put one system message at the start")],
     ),
+    "a system column beside a system message": (
+        "a.jsonl",
+        chat(("system", "a"), ASKED, ("assistant", "yes"), system=SECRET),
+        [("line  1   system", "a second system message", "the turns have one already; keep one of them")],
+    ),
+    "a turn that says it twice": (
+        "a.jsonl",
+        json.dumps({"conversations": [{"from": "human", "value": SECRET}, {"from": "gpt", "value": "a", "content": "b"}]}),
+        [("line  1   conversations[1].content", "beside value", "one turn says it twice; keep one of the two")],
+    ),
     "a late system message": (
         "a.jsonl",
         chat(ASKED, ("system", "b"), ("assistant", "yes")),
@@ -320,7 +330,7 @@ SENTENCES: dict[str, tuple[dict[str, str], list[str], str]] = {
     "a field that the format does not have": (
         {"a.jsonl": GOOD},
         ["data.sources.a.path=a.jsonl", "data.sources.a.format=chat", "data.sources.a.columns.turns=messages"],
-        "data.sources.a.columns: turns is no field of the format chat; it has messages, tools, role, content",
+        "data.sources.a.columns: turns is no field of the format chat; it has messages, system, tools, role, content",
     ),
     "one group to split": (
         {"a.jsonl": GOOD},

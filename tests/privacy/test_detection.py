@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from benchmarks.privacy import BLIND_FLOORS, FIRST_ALARMS, FLOORS, PER_KIND, SEED, chinese_sentences, english_sentences
+from data_pipelines.privacy.detect import find
 from tests.privacy import values_blind as blind
 from tests.privacy.examples import Example, make_examples
 from tests.privacy.score import Score, false_alarms, score
@@ -63,3 +66,15 @@ def test_false_alarms_on_real_sentences() -> None:
     assert number == 2000 and alarms.total() <= 60, alarms
     number, alarms = false_alarms(english_sentences(2000))
     assert number == 2000 and alarms.total() <= 4, alarms
+
+
+@pytest.mark.parametrize(
+    "text",
+    [("12 " + "CYCLES OF CARBOPLATIN GIVEN AT THE DAY WARD " * 6) * 40, "H.i.s.t.o.r.y." * 10 + " at", "A " * 9000, "The treaty of 12 March 1950 on tariffs. " * 1200, "0f3a" * 15_000 + " @"],
+    ids=["capitals", "dots", "letters", "one line", "hex"],
+)
+def test_no_text_takes_long(text: str) -> None:
+    """A pattern that can be met in many ways and then is not takes minutes for a page of notes."""
+    began = time.process_time()
+    find(text)
+    assert time.process_time() - began < 4

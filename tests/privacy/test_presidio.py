@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -50,6 +51,20 @@ def test_a_model_of_the_user_finds_persons(model: str) -> None:
     text = "we met zebra, then Zebedee Quux went"
     assert kinds(text) == []
     assert kinds(text, make_engine(model)) == [("name_en", "Zebedee Quux")]
+
+
+def test_an_installed_model_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    """As `spacy package` writes it: meta.json in the package, the pipeline in a folder of it."""
+    package = tmp_path / "site" / "en_toy_md"
+    shutil.copytree(model, package / "en_toy_md-1.0.0")
+    shutil.copy(Path(model) / "meta.json", package)
+    (package / "__init__.py").touch()
+    (tmp_path / "site" / "en_toy_md-1.0.0.dist-info").mkdir()
+    (tmp_path / "site" / "en_toy_md-1.0.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: en_toy_md\nVersion: 1.0.0\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert kinds("then Zebedee Quux went", make_engine("en_toy_md")) == [("name_en", "Zebedee Quux")]
+    with pytest.raises(DataError, match="neither an installed spaCy model"):
+        identity("spacy")
 
 
 def test_nothing_goes_to_the_network(monkeypatch: pytest.MonkeyPatch, model: str) -> None:

@@ -197,6 +197,13 @@ def stop_token_unlearned() -> None:
     Encoder._chat = cut  # type: ignore[method-assign]
 
 
+def baseline_of_micro_batch() -> None:
+    """kto's baseline is the mean of each micro-batch alone."""
+    from tests.distributed.preference import per_micro_batch
+
+    per_micro_batch()
+
+
 # Each bug, the words that name what broke, and what else the configuration needs for it to matter.
 BUGS: dict[str, tuple[Callable[[], None], str, tuple[str, ...]]] = {
     function.__name__: (function, words, options)
@@ -216,6 +223,7 @@ BUGS: dict[str, tuple[Callable[[], None], str, tuple[str, ...]]] = {
         (label_shifted, r"eager attention, one document a row / sgd: loss of step 1 .* labels, their shift", ()),
         (clipped_by_rank, r"2 ranks / sgd: gradient norm of step 1 .* exchange of gradients", ()),
         (norms_decayed, r"eager attention, one document a row / sgd: .* of step 2 .* weight decay", ()),
+        (baseline_of_micro_batch, r"micro-batches of one row / sgd: .* of step \d", ("objective=kto", "data=FOLDER/kto.jsonl")),
         (stop_token_unlearned, r"labels: in 24 of 24 documents a learned turn stops before its end-of-turn token", ()),
     )
 }
@@ -229,6 +237,7 @@ def prove(folder: Path, bug: str, options: list[str]) -> dict[str, Any]:
         plant, _, needed = BUGS[bug]
         plant()
         options = [*options, *needed]
+    options = [word.replace("FOLDER", str(folder)) for word in options]
     inputs = [f"model.tokenizer={folder / 'tokenizer'}", f"data={folder / 'chats.jsonl'}"]
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
@@ -236,11 +245,23 @@ def prove(folder: Path, bug: str, options: list[str]) -> dict[str, Any]:
     return {"code": code, "screen": screen.getvalue()}
 
 
+def write_preferences(folder: Path) -> None:
+    """Writes `pairs.jsonl` and `kto.jsonl`: sums, right and wrong, in answers of different lengths."""
+    pairs, marked = [], []
+    for a in range(40):
+        prompt, right, wrong = f"What is {a} and {3 * a}?", f"{a} and {3 * a} make {4 * a}. " * (1 + a % 3), f"I think {5 * a + 1}."
+        pairs.append({"prompt": prompt, "chosen": right, "rejected": wrong})
+        marked.append({"prompt": prompt, "completion": wrong if a % 3 else right, "label": a % 3 == 0})
+    for name, rows in (("pairs", pairs), ("kto", marked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def prove_all(tries: list[tuple[str, list[str]]]) -> Iterator[dict[str, Any]]:
     """Yields what each (bug, options) gave; the stack is imported once, each try lives in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tokenizer(folder / "tokenizer", write_chats(folder / "chats.jsonl"))
+        write_preferences(folder)
         for kind in ("llama", "qwen3", "deepseek_v3"):
             import_stack(kind, 0)
         for bug, options in tries:
@@ -260,6 +281,10 @@ def soak() -> dict[str, Any]:
     missed = [one for one in found if not is_named(one["bug"], one)]
     sound = [[f"model={model}", f"engine={engine}"] for engine in ENGINES for model in ("tiny_llama", "tiny_deepseek_v3")]
     sound += [["model=tiny_qwen3", "adapter=lora", f"engine={engine}", "--ranks=3"] for engine in ENGINES]
+    pairs, marked = "data=FOLDER/pairs.jsonl", "data=FOLDER/kto.jsonl"
+    sound += [[*plain, f"objective={name}", marked if name == "kto" else pairs] for name in ("dpo", "kto", "orpo", "simpo")]
+    for loss in ("{loss: robust, label_smoothing: 0.1, length_normalised: true, nll_weight: 0.5}", "{loss: ipo}", "{loss: hinge}"):
+        sound.append([*plain, f"objective={{name: dpo, {loss[1:]}", pairs])
     passed = list(prove_all([("", options) for options in sound]))
     failed = [one for one in passed if one["code"]]
     for one in [*missed, *failed]:

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from data_pipelines.corpora import hkcancor, oncology
+from configs.frontdoor import preset_names
+from data_pipelines.corpora import hkcancor
 from tests.kills.lab import make_chats, make_tokenizer
 from tests.prove.bugs import BUGS, is_named
+from tests.prove.shipped import EXPERIMENTS
 from tests.scenario import run_scenario
+from train.prove.prove import Proof
+from train.prove.verdict import Row
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / ".cache" / "demo"
@@ -51,21 +55,13 @@ def test_at_least_ten_bugs_are_planted_in_soak() -> None:
     assert len(BUGS) >= 10
 
 
-@pytest.fixture(scope="module")
-def corpora() -> None:
-    """The data of the shipped experiments, as `make demo` and `make oncology` build it."""
-    packages = ROOT / ".cache" / "packages"
+def test_a_shipped_experiment_passes_in_reduced_form(tmp_path: Path) -> None:
+    """From a shell, with the vocabulary of its model."""
     if not (DEMO / "hkcancor" / "about.json").is_file():
-        hkcancor.build(DEMO / "hkcancor", DEMO / "smollm2", packages)
-    if not (DEMO / "oncology" / "about.json").is_file():
-        oncology.build(DEMO / "oncology", packages)
-
-
-@pytest.mark.parametrize("experiment", ["demo", "oncology_sft"])
-def test_a_shipped_experiment_passes_in_reduced_form(corpora: None, tmp_path: Path, experiment: str) -> None:
+        hkcancor.build(DEMO / "hkcancor", DEMO / "smollm2", ROOT / ".cache" / "packages")
     report = tmp_path / "proof.json"
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "prove", f"experiment={experiment}", "--reduced", "--json", str(report)],
+        [sys.executable, "-m", "cli.main", "prove", "experiment=demo", "--reduced", "--json", str(report)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -80,6 +76,61 @@ def test_a_shipped_experiment_passes_in_reduced_form(corpora: None, tmp_path: Pa
     assert done.stdout.splitlines()[-1].startswith("all ")
 
 
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, str]:
+    """What the experiments of CI said, by name; soak takes all of them."""
+    return {one["experiment"]: one["screen"] for one in run_scenario("tests.prove.shipped", "small") if one["code"] == 0}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "stages"),
+    [("oncology_sft", []), ("hkgai_chain_deepseek", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
+)
+def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, str], experiment: str, stages: list[str]) -> None:
+    lines = shipped[experiment].splitlines()
+    assert sum(line.startswith("all ") for line in lines) == max(1, len(stages)) and "BROKEN" not in shipped[experiment]
+    assert [line.split()[4] for line in lines if line.startswith("stage ")] == stages
+    assert not stages or lines[-1] == f"{experiment}: {', '.join(stages)} hold"
+
+
+def test_soak_takes_every_shipped_experiment() -> None:
+    assert set(EXPERIMENTS) == set(preset_names("experiment"))
+
+
+def proof(*, holds: bool) -> Proof:
+    row = Row("packed rows", "sgd", {"loss": 0.5}, bound=1e-5, is_ok=holds, sentence="" if holds else "packed rows: half")
+    numbers = dict.fromkeys(("layers", "hidden", "vocabulary", "documents", "tokens", "supervised", "packed_rows", "row_tokens"), 2)
+    about = {**numbers, "model": "m", "kind": "llama", "is_reduced": True, "adapter": "none", "steps": 3, "max_grad_norm": 1.0}
+    return Proof([row], {**about, "rates": {}, "device": "cpu"}, {}, 1.0)
+
+
+def test_a_chain_is_broken_when_one_of_its_stages_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tokenizer(tmp_path / "tokenizer", make_chats(tmp_path / "a.jsonl", 10))
+    (tmp_path / "c.yaml").write_text(
+        f"model: {{preset: tiny_llama, tokenizer: {tmp_path}/tokenizer}}\ndata: {tmp_path}/a.jsonl\n"
+        "stages: {one: {objective: sft}, two: {objective: cpt}, judge: {objective: reward}}\n"
+    )
+    monkeypatch.setattr("cli.prove_chain.run", lambda screen, asked: proof(holds=asked.config.objective.name == "sft"))
+    report = tmp_path / "proof.json"
+    assert main(["prove", str(tmp_path / "c.yaml"), "--reduced", "--json", str(report)]) == 1
+    said = capsys.readouterr().out
+    assert "stage 3 of 3  judge   objective=reward: has no plain loop, not compared" in said
+    assert said.splitlines()[-1] == "c: broken in two; not compared: judge"
+    found = json.loads(report.read_text())
+    assert not found["holds"] and found["stages"]["one"]["holds"] and found["not_compared"] == ["judge"]
+
+
+def test_every_problem_of_a_chain_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["experiment=hkgai_chain_deepseek", "model.tokenizer=nowhere", "stages.sft.data.train=nothing.jsonl", "stages.dpo.objective=reward"]
+    assert main(["prove", *words, "--reduced"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("model.tokenizer=nowhere: no such folder") == 1
+    assert "data.train: missing; give the training file: data=FILE   (stage cpt)" in said
+    assert "data.train=nothing.jsonl: no such file or folder   (stage sft)" in said
+
+
 def test_help_and_refusals_come_without_torch(tmp_path: Path) -> None:
     make_tokenizer(tmp_path / "tokenizer", make_chats(tmp_path / "chats.jsonl", 10))
     code = (
@@ -91,6 +142,8 @@ def test_help_and_refusals_come_without_torch(tmp_path: Path) -> None:
         (["prove", "model=tiny_llama", "data=nowhere.jsonl", f"model.tokenizer={tmp_path / 'tokenizer'}"], 2),
         (["prove", "model=tiny_llama", "--steps", "one"], 2),
         (["prove", "--reducd"], 2),
+        (["prove", "experiment=demo", "--reduced", "--json", str(tmp_path / "no" / "proof.json")], 2),
+        (["prove", "experiment=demo", "--reduced", "objective=reward"], 2),
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from configs.runfolder import RunFolder, read_json
 from launch.runs import find_run
 from tests.kills.lab import make_chats, make_tokenizer
 from train import harness
+from train.dossier import BASE, OTHER, THIS, read_dossier
 from train.eval_target import weight_hashes
 from train.harness import task_config
 from train.packs import TASKS
@@ -47,12 +49,11 @@ def teach(model: Any, tokenizer: Any, texts: list[str], *, steps: int, lr: float
 
 
 def settings_of(folder: Path) -> list[str]:
-    """Returns the settings of the run `gentle`."""
+    """Returns the settings of the run `gentle`, started in `folder`; everything else here is called from another one."""
     return [
-        f"model={folder / 'base'}",
-        f"data={folder / 'chats.jsonl'}",
+        "model=base",
+        "data=chats.jsonl",
         "data.validation=25%",
-        f"data.store={folder / 'stores'}",
         f"run.dir={folder / 'runs'}",
         "run.name=gentle",
         "data.sequence_length=64",
@@ -65,7 +66,7 @@ def settings_of(folder: Path) -> list[str]:
         "evaluation.every=end",
         "evaluation.replies=0",
         "checkpoint.every=2 steps",
-        f"evaluation.forgetting=[{folder / 'general.jsonl'}]",
+        "evaluation.forgetting=[general.jsonl]",
     ]
 
 
@@ -92,7 +93,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "medqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = [{"prompt": f"What is {n} and 1?", "should_refuse": n % 2 == 0} for n in range(4)]
     (folder / "refusal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
-    assert main(["train", *settings_of(folder)]) == 0
+    with contextlib.chdir(folder):
+        assert main(["train", *settings_of(folder)]) == 0
     yield folder
     torch.set_num_threads(threads)
     for number, handler in handlers.items():
@@ -208,18 +210,26 @@ def test_two_models_on_the_same_items_and_a_checkpoint(aisc: Aisc, place: Path) 
     assert not list(run.path.glob(".tmp-eval-*"))
 
 
-def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Path) -> None:
+@pytest.mark.parametrize("reference", ["base", "spoilt"])
+def test_a_preference_run_has_accuracy_and_margin_by_pair(aisc: Aisc, place: Path, reference: str) -> None:
     pairs = [{"prompt": f"What is {n} and 1?", "chosen": f"{n + 1}.", "rejected": f"{n + 2}."} for n in range(40)]
     (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    changed = {"data": place / "pairs.jsonl", "run.name": "pref", "data.sequence_length": 128, "optimizer.lr": 1e-3}
+    changed = {"data": "pairs.jsonl", "run.name": f"by-{reference}", "data.sequence_length": 128, "optimizer.lr": 1e-3}
+    if reference != "base":
+        changed["objective.reference"] = reference
     settings = {**dict(word.split("=", 1) for word in settings_of(place)), **changed, "objective": "dpo", "evaluation.forgetting": "[]"}
-    assert main(["train", *(f"{key}={value}" for key, value in settings.items())]) == 0
-    run = find_run("pref", place / "runs")
-    code, text = aisc("pref", "--against", "base")
+    with contextlib.chdir(place):  # what is scored elsewhere was told by relative paths here
+        assert main(["train", *(f"{key}={value}" for key, value in settings.items())]) == 0
+    run = find_run(f"by-{reference}", place / "runs")
+    code, text = aisc(run.name, "--against", str(place / reference))
     result, written = read_json(run.result_path), read_json(run.path / "eval" / "model.json")
     assert code == 0 and result is not None and written is not None, text
     figures = written["tasks"]["held_out"]["metrics"]
     assert set(figures) == {"loss", "accuracy", "margin"} and figures["accuracy"]["n"] == 10
     assert figures["loss"]["value"] == pytest.approx(result["eval_loss"], rel=1e-5)
     ((_, found),) = written["comparisons"].items()
-    assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the base's margin is 0"
+    assert found["held_out"]["margin"]["value"] == pytest.approx(figures["margin"]["value"], abs=1e-5), "the reference's margin is 0"
+    manifest = read_json(run.path / "manifest.json")
+    assert manifest is not None and {Path(name).parent.name for name in manifest["weights"]} == {"base", reference}
+    # Its hashes are of what the run read; it did not start from it.
+    assert {one.subject for one in read_dossier(run.path).evaluations} == {THIS, BASE if reference == "base" else OTHER}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -31,17 +32,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
     make_tokenizer(folder / "tokenizer", make_chats(folder / "chats.jsonl", 60))
     common = [
-        f"data={folder / 'chats.jsonl'}",
-        f"data.store={folder / 'stores'}",
+        "data=chats.jsonl",
         f"run.dir={folder / 'runs'}",
         *("data.sequence_length=64", "data.workers=1", "data.validation=20%", "data.duplicates=off", "evaluation.replies=0"),
         *("training.global_batch_size=4", "training.duration=4 steps", "training.micro_batch_size=4", "training.min_steps=0"),
         "optimizer.lr=3e-3",
     ]
-    assert main(["train", "model=tiny_llama", f"model.tokenizer={folder / 'tokenizer'}", "run.name=first", *common]) == 0
-    base = find_run("first", folder / "runs").path / "model"
-    lora = ["adapter=lora", "adapter.rank=4", "export.merge=true", "data.licence=CC-BY-4.0"]
-    assert main(["train", f"model={base}", "run.name=second", *lora, *common]) == 0
+    # Started in the folder with relative paths; what follows is called from elsewhere.
+    with contextlib.chdir(folder):
+        assert main(["train", "model=tiny_llama", "model.tokenizer=tokenizer", "run.name=first", *common]) == 0
+        base = find_run("first", Path("runs")).path / "model"
+        lora = ["adapter=lora", "adapter.rank=4", "export.merge=true", "data.licence=CC-BY-4.0"]
+        assert main(["train", f"model={base}", "run.name=second", *lora, *common]) == 0
     return folder
 
 
@@ -159,6 +161,10 @@ def test_a_release_is_whole_and_every_number_of_its_cards_has_a_source(aisc: Ais
     assert "| `icd/10` | `acc` | 0.6250 | 0.5000 to 0.7500 | 1,200 |" in text
     assert "CC-BY-4.0" in (folder / "data_card.md").read_text() and "| groups on both sides | 0 |" in (folder / "data_card.md").read_text()
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        for said in (str(place), str(Path.home()), place.name):
+            assert said.encode() not in path.read_bytes(), (path.relative_to(folder), said)
+    assert f"Fine-tuned from `{run_of(place, 'first').name}`" in text
     code, text = aisc("export", "second", "--release")
     assert code == 0 and "released before, nothing changed since" in text
     assert aisc("verify", "second")[0] == 0

@@ -280,6 +280,10 @@ ENGINES: list[tuple[str, list[str]]] = [
         ["engine.deepspeed=gone.json: no such file; give a JSON file or a mapping of DeepSpeed's settings"],
     ),
     (
+        "engine=zero2 engine.deepspeed=",
+        ["engine.deepspeed=: no such file; give a JSON file or a mapping of DeepSpeed's settings"],
+    ),
+    (
         "engine=zero2 engine.deepspeed.optimizer.type=Lamb",
         [
             "engine.deepspeed.optimizer.type=Lamb: optimizer.name=adamw is what steps; remove the block optimizer, or write "

@@ -168,11 +168,42 @@ def test_a_release_says_what_is_in_it_and_whose_licence(run: Path, tmp_path: Pat
     assert "model: all weights" in text and "small added weights" not in text
 
 
+def test_hours_are_those_of_each_start_with_its_own_processes(run: Path) -> None:
+    (run / "goodput.json").unlink()
+    text = page(run)
+    assert f"{(3600 * 4 + 1523.4 * 8) / 3600:.3f} GPU-hours" in text and "4 x NVIDIA H800, then 8 x NVIDIA H800" in text
+
+
+@pytest.mark.parametrize(("also", "said"), [(0, "kept"), (3, "kept, but for 3 that a held-out file has as they are"), (12, "left out of training")])
+def test_repeats_that_are_only_reported_may_have_been_left_out(run: Path, also: int, said: str) -> None:
+    """Rows of a held-out file itself are never trained on, whatever is asked."""
+    account = json.loads((run / "manifest.json").read_text())["account"]
+    account["duplicates"]["done"] = "report"
+    account["sources"][CHINESE]["also_held_out"] = also
+    change(run / "manifest.json", account=account)
+    assert re.search(rf"; these were <span[^>]*>{said}<", page(run))
+
+
 def test_a_stage_that_was_not_what_was_read_is_named(run: Path) -> None:
     assert "equal hashes" in page(run)
     change(run.parent / "onc_sft-0c77d0" / "manifest.json", outputs={"model/model.safetensors": HASHES["other"]})
     text = page(run)
     assert "equal hashes" not in text and text.count("differs: what was read is not what this run made") == 3
+
+
+def test_a_stage_that_began_from_a_release_is_followed_to_its_run(run: Path) -> None:
+    """Released in another form than the run's own model: the hashes are those of the release."""
+    earlier = run.parent / "onc_sft-0c77d0"
+    manifest = json.loads((run / "manifest.json").read_text())
+    place = str(earlier / "release" / "model" / "model.safetensors")
+    atomic.write_json(run / "manifest.json", {**manifest, "weights": {place: HASHES["rows"]}})
+    (earlier / "release").mkdir()
+    atomic.write_json(earlier / "release" / "release.json", {"files": {"model/model.safetensors": HASHES["rows"]}})
+    config = run / "attempts" / "1" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(earlier / "model"), str(earlier / "release" / "model")), encoding="utf-8")
+    text = page(run)
+    assert "equal hashes" in text and "0  Qwen3-8B" in text and "1  onc_sft-0c77d0" in text
+    assert re.search(r"Started from</th><td><span[^>]*>onc_sft-0c77d0<", text)
 
 
 def test_a_run_that_has_only_begun_says_what_is_missing(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from configs.runfolder import RunFolder
 from train.cards import cell, code, look_up
 from train.evaluation_file import ModelScore, TaskScore, write_score
 from train.intervals import Figure
+from train.release import name_base
+from train.released import without_places
 from train.report import evaluation
 
 
@@ -23,6 +25,32 @@ def test_a_pointer_reaches_into_lists() -> None:
     value = {"eval_figures": {"accuracy": [None, 0.75]}}
     assert look_up(value, "/eval_figures/accuracy/1") == 0.75
     assert [look_up(value, f"/eval_figures/accuracy/{word}") for word in ("0", "2", "-", "x")] == [None] * 4
+
+
+def test_places_of_this_machine_are_not_released(tmp_path: Path) -> None:
+    manifest = {
+        "working_folder": "/home/chan/ward7",
+        "data": {"/home/chan/a/x.jsonl": "1", "/home/chan/b/x.jsonl": "2"},
+        "weights": {"/models/Qwen3-8B/model.safetensors": "3"},
+        "store": {"fingerprint": "f", "folder": "/home/chan/stores/f"},
+        "account": {"sources": {"notes": {"path": "ward7/x.jsonl", "bad": {"no such role": 1}}, "open": {"path": "hub:a/b"}}},
+        "result": {"model": "runs/sft-0c77d0/release/model", "eval_loss_by_source": {"notes/2": 0.5}},
+        "command": "aisc eval '/home/chan/my runs/a' medqa=/home/chan/q.jsonl --samples",
+        "seed": 1,
+    }
+    assert without_places(manifest) == {
+        "data": {"x.jsonl": "1", "x.jsonl (2)": "2"},
+        "weights": {"model.safetensors": "3"},
+        "store": {"fingerprint": "f", "folder": "f"},
+        "account": {"sources": {"notes": {"path": "x.jsonl", "bad": {"no such role": 1}}, "open": {"path": "hub:a/b"}}},
+        "result": {"model": "sft-0c77d0", "eval_loss_by_source": {"notes/2": 0.5}},
+        "command": "aisc eval a medqa=q.jsonl --samples",
+        "seed": 1,
+    }
+    adapter = tmp_path / "adapter_config.json"
+    adapter.write_text('{"r": 8, "base_model_name_or_path": "/models/Qwen3-8B"}')
+    name_base(tmp_path)
+    assert json.loads(adapter.read_text()) == {"r": 8, "base_model_name_or_path": "Qwen3-8B"}
 
 
 def test_samples_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:

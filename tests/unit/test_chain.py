@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 import launch.chain
+from cli.chain_plan import ChainPlan, StagePlan, write_chain
 from cli.main import main
 from configs import atomic
 from configs.chain import is_chain, read_chain
 from configs.errors import CheckpointError, LaunchError
+from configs.schema import RunConfig
 from launch.chain import ChainFolder, begin, end, verified_model
 from launch.chain_queue import end_job
 from launch.chain_states import current_states
+from launch.explain import cancelled_mark
 from launch.records import JobStart, read_start, write_start
 from tests.small_chain import small_chain
+
+if TYPE_CHECKING:
+    from cli.configured import Given
 
 JOB = {"SLURM_JOB_ID": "10", "SLURM_RESTART_COUNT": "0"}
 
@@ -126,6 +134,19 @@ def test_a_finished_training_does_not_go_over_to_another_beginning(chain: ChainF
         begin(chain, "dpo")
 
 
+def test_only_what_is_told_something_else_is_as_new(chain: ChainFolder) -> None:
+    stages = [StagePlan(name, cast("Given", None), RunConfig(), identity, merges=False) for name, identity in (("sft", "a"), ("dpo", "b"))]
+    told = {"evaluate": ["hk"]}
+    write_chain(ChainPlan(chain, "onc", stages, told), "train", ["onc.yaml"])
+    for name in ("sft", "evaluate"):
+        chain.change(name, state="done")
+    write_chain(ChainPlan(chain, "onc", stages, {**told, "release": []}), "train", ["onc.yaml"])
+    assert [stage.state for stage in chain.info().stages] == ["done", "waiting", "done", "waiting"]
+    write_chain(ChainPlan(chain, "onc", stages, {"evaluate": ["medical"]}), "train", ["onc.yaml"])
+    assert [stage.state for stage in chain.info().stages] == ["done", "waiting", "waiting"]
+    assert chain.info().created == 1.0
+
+
 def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> None:
     for job in (11, 12):
         (chain.run_of("dpo").path / "jobs" / f"{job}.json").unlink()
@@ -134,6 +155,29 @@ def test_what_a_killed_command_left_running_is_stopped(chain: ChainFolder) -> No
         assert current_states(chain)[2].state == "running"
     stage = current_states(chain)[2]
     assert stage.state == "stopped" and "the same command continues" in stage.cause
+
+
+def test_a_training_that_gets_ready_is_running(chain: ChainFolder) -> None:
+    """Between its beginning and its attempt lie the pre-flight and the loading of libraries, after a requeue too."""
+    sft = chain.run_of("sft")
+    began = dataclasses.replace(start("train", 10, ""), ended=None, verdict=None)
+    for restart in (0, 1):
+        begin(chain, "sft")
+        assert current_states(chain)[0].state == "stopped"  # nothing says that anybody does
+        with chain.held():
+            assert current_states(chain)[0].state == "running"
+        running = dataclasses.replace(began, restart=restart, began=time.time())
+        write_start(sft.path, running)
+        assert current_states(chain)[0].state == "running"
+        attempt = sft.claim()
+        attempt.write_start({}, None)
+        atomic.write_json(attempt.exit_path, {"state": "stopped", "kind": "signal", "cause": "SIGTERM", "code": 75})
+        assert current_states(chain)[0].state == "stopped"
+        write_start(sft.path, dataclasses.replace(running, ended=time.time(), verdict="requeued", cause="SIGTERM"))
+        stage = current_states(chain)[0]
+        assert (stage.state, stage.cause) == ("waiting", "SIGTERM")
+    atomic.write_file(cancelled_mark(sft.path, 10), "")  # aisc runs stop took it out of the queue
+    assert current_states(chain)[0].state == "stopped"
 
 
 def test_a_stage_that_runs_here_after_its_job_failed_is_running(chain: ChainFolder) -> None:

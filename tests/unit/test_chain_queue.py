@@ -16,6 +16,8 @@ from configs.errors import LaunchError
 from configs.facts import Shape
 from configs.schema import RunConfig
 from configs.site import Site
+from launch import chain as chain_module
+from launch import control
 from launch.chain import ChainFolder
 from launch.chain_alive import check_not_queued, check_told
 from launch.chain_local import Runner, run_stages
@@ -124,6 +126,18 @@ def test_a_training_that_ended_meanwhile_is_not_submitted_again(chain: ChainFold
     atomic.write_json(chain.run_of("sft").result_path, {})
     put(chain, dpo="RUNNING", evaluate="PENDING")
     assert submit_chain(chain, stages_of(chain)) == {"dpo": (11, False), "evaluate": (12, False)}
+
+
+def test_a_stage_is_not_resumed_while_a_command_submits_the_chain(chain: ChainFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look whether its job is there before they submit it: the second one looks after the first is through."""
+    monkeypatch.setattr(chain_module, "HELD_WAIT_S", 0.0)
+    run = chain.run_of("sft").path
+    atomic.write_file(script(chain, "sft"), "#!/bin/bash\n")
+    with chain.held(), pytest.raises(LaunchError, match="another command runs this chain"):
+        control.resume(run)
+    assert queue(chain) == []
+    assert "submitted 20" in control.resume(run)
+    assert submit_chain(chain, stages_of(chain)) == {"sft": (20, False), "dpo": (21, True), "evaluate": (22, True)}
 
 
 def test_a_refusal_leaves_nothing_in_the_queue_and_the_chain_as_it_was(chain: ChainFolder, monkeypatch: pytest.MonkeyPatch) -> None:

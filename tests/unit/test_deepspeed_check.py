@@ -52,3 +52,11 @@ def test_a_refusal_is_one_sentence(given: dict[str, Any], expected: str) -> None
     with pytest.raises(ConfigError) as caught:
         check_with_deepspeed({**OURS, **given})
     assert caught.value.problems == [expected]
+
+
+def test_a_version_whose_keys_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed ignores a key at the top level that it does not know."""
+    check_with_deepspeed({**OURS, "train_bach_size": 4})
+    monkeypatch.setattr("train.deepspeed_check.known_keys", lambda: None)
+    with pytest.raises(ConfigError, match=r"^engine.deepspeed: which keys DeepSpeed 0\.19\.\d+ reads is not known here"):
+        check_with_deepspeed(OURS)

@@ -184,6 +184,36 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"zero_optimization": {"cpu_offload": True}},
         "zero_optimization.cpu_offload=true: DeepSpeed calls it deprecated; offload_optimizer: {device: cpu} says it; remove it",
     ),
+    (
+        {"bf16": {"check_grad_overflow": False}},
+        "bf16.check_grad_overflow=false: an update from gradients that are not finite would ruin the weights; remove it",
+    ),
+    ({"bfloat16": {"bf16_optimizer_states": True}}, "bfloat16.bf16_optimizer_states=true: optimizer state is float32; remove it"),
+    (
+        {"fp16": {"loss_scale": 128}},
+        "fp16.loss_scale=128: at a fixed scale a batch that overflows would be taken again for ever; 0 is a scale that "
+        "adapts; remove it",
+    ),
+    (
+        {"zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
+        "zero_optimization.offload_optimizer.ratio=0.5: a part goes to the host only with DeepSpeed's own optimizer; remove it",
+    ),
+    (
+        {"activation_checkpointing": {"cpu_checkpointing": True, "partition_activations": False}},
+        "activation_checkpointing.cpu_checkpointing=true: training.gradient_checkpointing says what is recomputed; remove it",
+    ),
+    (
+        {"wandb": {"enabled": True, "project": "p"}},
+        "wandb.enabled=true: nothing goes to the network; tracker.wandb=true writes a W&B run offline; remove it",
+    ),
+    (
+        {"zero_optimization": {"stage": "2"}},
+        "zero_optimization.stage=2: expected the whole number 1, 2 or 3; engine=ddp is stage 0",
+    ),
+    (
+        {"zero_optimization": {"stage": 0}},
+        "zero_optimization.stage=0: expected the whole number 1, 2 or 3; engine=ddp is stage 0",
+    ),
     ({"zero_optimization": {"compute_grad_norm": False}}, "zero_optimization.compute_grad_norm=false: every step needs its gradient norm; remove it"),
 ]
 
@@ -196,6 +226,18 @@ def test_one_mistake_is_one_sentence(settings: dict[str, Any], expected: str) ->
     assert found.split(": ", 1)[1] == expected
     (typed,) = judged({}, *arguments, f"engine.deepspeed={json.dumps(settings)}")
     assert typed == f"engine.deepspeed.{expected}"
+
+
+def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
+    (found,) = judged({}, "engine=zero2", "engine.deepspeed={zero_optimization: {3: 1}}")
+    assert found == "engine.deepspeed.zero_optimization.3: no such key of DeepSpeed 0.19.8"
+
+
+def test_a_stage_that_is_no_whole_number_chooses_no_engine() -> None:
+    settings = {"zero_optimization": {"stage": 3.0}}
+    assert resolved(settings).config.engine.name == "zero1"
+    (found,) = judged(settings)
+    assert found.endswith("zero_optimization.stage=3.0: expected the whole number 1, 2 or 3; engine=ddp is stage 0")
 
 
 def test_pinned_memory_needs_an_accelerator() -> None:
@@ -221,7 +263,10 @@ def test_engines_without_deepspeed_refuse_its_settings(engine: str) -> None:
         ('{"a": 1,}', ":1: not JSON: illegal trailing comma before end of object, column 8"),
         ("", ":1: not JSON: expecting value, column 1"),
         ('{"bf16": {},\n "bf16": {}}', ': "bf16" is there twice in one block; keep one'),
+        ('{"a', ":1: not JSON: unterminated string starting at column 2"),
         ("[1]", ": expected one JSON object {...}"),
+        ('{"a": ' * 5000, ": no JSON that can be read; expected DeepSpeed's settings"),
+        ('{"a": ' + "9" * 5000 + "}", ": no JSON that can be read; expected DeepSpeed's settings"),
     ],
 )
 def test_bad_files(text: str, expected: str) -> None:
@@ -288,6 +333,12 @@ def test_merging_fills_auto_and_keeps_what_is_ours() -> None:
     assert zero["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert merged["steps_per_print"] == 2000
     assert "auto" not in json.dumps(merged)
+
+
+def test_null_for_a_block_leaves_ours() -> None:
+    ours = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "steps_per_print": 9}
+    theirs = {"bf16": None, "zero_optimization": {"offload_optimizer": None}, "steps_per_print": None}
+    assert merge(ours, theirs) == {**ours, "steps_per_print": None}
 
 
 def test_two_spellings_of_one_key_are_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from configs import compose
 from configs.engine_choice import Candidate, Choice, Machine, candidates, choose_engine
-from configs.facts import Facts, gpu_memory_bytes
+from configs.engine_rules import engine_problems
+from configs.facts import Facts, gpu_memory_bytes, host_memory_bytes
 from configs.memory import Model, Setup, estimate, model_of
 from tests.unit.test_model_shapes import PRESETS
 
@@ -98,7 +99,7 @@ def test_the_host_has_to_have_room_too() -> None:
     large, small = (Machine(H100, host, 8) for host in (4096 * GIB, 256 * GIB))
     assert chosen("llama3.3_70b", 8, large, recompute="full").problem is None
     problem = chosen("llama3.3_70b", 8, small, recompute="full").problem
-    assert problem is not None and "GiB of host memory for 8 ranks, this machine has 204.8 to give" in problem
+    assert problem is not None and "GiB of host memory for 8 ranks, this machine has 204.8;" in problem
 
 
 def test_what_is_unknown_is_left_to_the_rehearsal() -> None:
@@ -145,6 +146,37 @@ def test_resolve_keeps_to_what_the_other_keys_leave() -> None:
     assert named.config.engine.name == "ddp" and "engine.name" not in named.reasons
 
 
+def test_resolve_takes_none_that_a_rule_refuses() -> None:
+    """What fits first is zero2, which would keep bfloat16 weights; without DeepSpeed the next one is torch's own."""
+    assert on_gpus(8).config.engine.name == "zero2"
+    assert on_gpus(8, "model.dtype=float32").config.engine.name == "fsdp2"
+    alone = Facts(num_gpus=8, model=PRESETS["qwen3_8b"], gpu_bytes=H100, versions={"torch": "2.13.0"})
+    assert resolved(alone).config.engine.name == "fsdp2"
+
+
+def test_resolve_takes_what_is_refused_when_it_alone_fits_so_that_the_rule_speaks() -> None:
+    large = Facts(num_gpus=8, model=PRESETS["llama3.3_70b"], gpu_bytes=H100)
+    found = resolved(large, "adapter=lora", "adapter.dora=true")
+    assert (found.config.engine.name, found.problems) == ("fsdp2", [])
+    assert engine_problems(found.config, large)[0].startswith("adapter.dora=true: it needs the norm of whole weights")
+
+
+def test_resolve_counts_deepspeeds_buffers_as_the_users_settings_have_them() -> None:
+    small = Facts(num_gpus=1, model=PRESETS["smollm2_135m"], gpu_bytes=3 * GIB)
+    usual = resolved(small, "data.sequence_length=512", "engine.deepspeed={wall_clock_breakdown: false}")
+    assert usual.problems[0].startswith("engine.name=auto: nothing fits")
+    found = resolved(small, "data.sequence_length=512", "engine.deepspeed={zero_optimization: {reduce_bucket_size: 10000000}}")
+    assert (found.config.engine.name, found.problems) == ("zero2", [])
+
+
+def test_resolve_refuses_an_offload_that_the_host_has_no_room_for() -> None:
+    facts = Facts(num_gpus=8, model=PRESETS["qwen3_8b"], gpu_bytes=H100, host_bytes=64 * GIB)
+    assert resolved(facts, "engine=zero2").problems == []
+    (problem,) = resolved(facts, "engine=zero2_offload").problems
+    assert problem.startswith("engine.offload_optimizer=true: zero2 with optimizer on the host needs ")
+    assert problem.endswith(" GiB of host memory for 8 ranks, this machine has 64.0; use more machines or adapter=lora")
+
+
 def test_resolve_drops_nothing_that_was_asked_for() -> None:
     found = on_gpus(8, "engine.shard_size=4", "engine.offload_optimizer=true").config.engine
     assert (found.offload_optimizer, found.shard_size) == (True, 4)
@@ -182,3 +214,15 @@ def test_a_cards_memory_from_its_name(cards: list[str], gib: int | None, tmp_pat
         folder.mkdir()
         (folder / "information").write_text(f"Model: \t\t {name}\nIRQ:   \t\t 100\n")
     assert gpu_memory_bytes(tmp_path) == (None if gib is None else gib * GIB)
+
+
+def test_a_jobs_own_limit_is_the_memory_of_the_host(tmp_path: Path) -> None:
+    job = tmp_path / "system.slice" / "job_7" / "step_0"
+    job.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/job_7/step_0\n")
+    whole = host_memory_bytes(tmp_path, own)
+    assert whole == host_memory_bytes(tmp_path, tmp_path / "none") and whole is not None and whole > 2**30
+    (job / "memory.max").write_text("max\n")
+    (job.parent / "memory.max").write_text(f"{2**30}\n")
+    assert host_memory_bytes(tmp_path, own) == 2**30

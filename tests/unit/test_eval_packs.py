@@ -82,6 +82,7 @@ def test_preferred_answers_become_choices(tmp_path: Path) -> None:
     [
         ("choice", {**QUESTION, "answer": "E"}, "answer: none of the choices; expected one of A, B, C, D"),
         ("choice", {**QUESTION, "answer": 4}, "answer: 4; expected one of A, B, C, D, or its number from 0 to 3"),
+        ("choice", {"question": "q", "options": {"1": "a", "2": "b"}, "answer": 0}, "answer: 0; expected one of 1, 2, or its text"),
         ("choice", {key: QUESTION[key] for key in ("question", "A", "B")}, "answer_idx: missing; expected the right choice"),
         ("choice", {"question": "q", "answer": "A"}, "choices: missing; expected choices, options, or keys A, B, C, D"),
         ("choice", {**QUESTION, "B": "a"}, "A: two choices are the same"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -182,3 +183,14 @@ def test_a_refused_configuration_needs_no_heavy_library_and_two_seconds(place: P
     assert (code, modules) == (2, [])
     assert said.splitlines() == [f"error: {FIVE_LINES[0]}", *(f"  {line}" for line in FIVE_LINES[1:])]
     assert cpu_s < 2.0, f"{cpu_s:.2f} s"
+
+
+def test_a_refusal_of_no_file_is_not_said_of_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a semaphore where /dev/shm is closed: its stack says what was asked for."""
+
+    def refused(arguments: list[str]) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("cli.doctor.main", refused)
+    with pytest.raises(PermissionError):
+        main(["doctor"])

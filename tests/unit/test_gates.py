@@ -94,6 +94,8 @@ def test_dropped_they_are_counted_and_reported_they_stay(tmp_path: Path, tokeniz
     reported = prepared(tmp_path, tokenizer, duplicates="report", **files)
     # Copies letter by letter of a held-out file were never trained on, whatever is asked.
     assert lines_of(reported.train) == set(range(1, 31)) - {3} and reported.account.duplicates["near"] == 1
+    kept = "3 (2 exactly), kept, but for 1 that a held-out file has as they are"
+    assert f"training rows that repeat held-out ones: {kept}" in reported.account.summary()
     assert reported.account.notes == ["1 training documents are also in data.validation: left out of training"]
     off = prepared(tmp_path, tokenizer, duplicates="off", **files)
     assert lines_of(off.train) == set(range(1, 31)) - {3} and off.account.duplicates == {}
@@ -175,7 +177,7 @@ def test_evaluation_items_leave_the_training_rows_in_any_spelling(tmp_path: Path
     assert (said["rows"], said["items"], said["too_short"], said["items_met"]) == (len(lines), 3, 1, 2)
     assert said["lines"] == {"t.jsonl": lines} and said["files"] == ["e.jsonl"]
     assert found.account.sources["train"].lost["dropped, holds an evaluation item"][0] == len(lines)
-    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out; 1 items too short or too common to look for" in found.account.summary()
+    assert f"training rows that hold evaluation items: {len(lines)} (2 of 2 items), left out of training; 1 items too short or too common to look for" in found.account.summary()
     kept = prepared(tmp_path, tokenizer, train=train, decontaminate=[evaluation], contaminated="report")
     assert len(lines_of(kept.train)) == 42 and kept.account.contamination["rows"] == len(lines)
     with pytest.raises(DataError, match=r"10 training rows hold an evaluation item \(t.jsonl line 4, 5, 6, 7, 8, ...\)"):

@@ -12,6 +12,7 @@ import yaml
 from cli.init import sequence_length
 from cli.main import main
 from cli.translate import translate
+from cli.translate_data import DataSets, sources_of
 from configs import compose
 from data_pipelines.formats import FORMATS
 from data_pipelines.formats.document import Chat
@@ -193,6 +194,13 @@ def test_data_sets_of_alignment_by_their_names(tmp_path: Path, capsys: pytest.Ca
     assert (source.format, source.columns) == ("kto", {"label": "good"})
     assert "left    dataset marked: tags.assistant_tag: bot" in said and "left    dataset marked: split: no counterpart" in said
     assert documents_of(marked, "kto", source.columns) == ["2"]
+
+
+def test_every_data_set_is_a_source_or_listed() -> None:
+    entries = {name: {"file_name": f"{name}.json"} for name in ("my-pairs", "my_pairs")} | {"odd": {"file_name": "odd.json", "columns": ["text"]}}
+    found, left = sources_of(["my-pairs", "my_pairs", "odd"], DataSets(Path("data"), entries))
+    assert [source["path"] for source in found.values()] == ["data/my-pairs.json", "data/my_pairs.json"]
+    assert left == [("dataset", "odd: columns or tags of dataset_info.json are no mapping; give the file itself: data.train=PATH")]
 
 
 def documents_of(row: dict[str, Any], form: str, columns: dict[str, str]) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import atomic
 from configs.jsonlines import append_line, read_last_line, read_lines
 from configs.runfolder import Attempt, RunFolder
-from configs.timekeeping import made_step, phases_path
+from configs.timekeeping import made_step, phases_path, used_by
 from train import activity
 from train.phases import Phases, process_began
 
@@ -124,3 +125,17 @@ def test_listening_costs_microseconds(attempt: Attempt) -> None:
     each_s = min(timeit.repeat(lambda: activity.enter("forward"), number=2000, repeat=5)) / 2000
     phases.close()
     assert each_s < 2e-5
+
+
+def test_each_attempt_counts_its_own_processes(tmp_path: Path) -> None:
+    """Also one that nothing goes on from; one that ended before its processes met says not how many they were."""
+    run = RunFolder(tmp_path / "run")
+    for world in (8, 2, None, 4):
+        attempt = run.claim()
+        atomic.write_json(attempt.start_path, {"time": 1000.0, "parent": None})
+        if world:
+            append_line(attempt.events_path, {"time": 1000.0, "event": "started", "world": world, "device": "CPU"})
+        if world != 4:
+            atomic.write_json(attempt.exit_path, {"state": "stopped", "code": 75, "cause": "", "time": 1090.0})
+    used = used_by(run, now=1030.0)
+    assert [(one["attempt"], one["seconds"], one["world"]) for one in used] == [(1, 90.0, 8), (2, 90.0, 2), (4, 30.0, 4)]

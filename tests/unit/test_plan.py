@@ -117,6 +117,14 @@ def test_what_cannot_fit_is_refused_with_what_would(capsys: pytest.CaptureFixtur
         assert main(["plan", "model=llama3.3_70b", "--tokens", "1e9", site, "engine.name=auto", *words]) == 0, words
 
 
+def test_an_engine_that_a_rule_refuses_is_no_column(capsys: pytest.CaptureFixture[str], site: str) -> None:
+    """DoRA needs whole weights: fsdp2, which would fit, is not offered."""
+    arguments = ("model=llama3.3_70b", "adapter=lora", "--tokens", "1e9", site, "training.gradient_checkpointing=full")
+    sentence = refused(capsys, *arguments, "adapter.dora=true")
+    assert sentence.partition("this would: ")[2].startswith("adapter.dora=false")
+    assert main(["plan", *arguments]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

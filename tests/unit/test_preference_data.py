@@ -20,6 +20,7 @@ from data_pipelines.estimate import look
 from data_pipelines.fingerprint import fingerprint
 from data_pipelines.formats import detect
 from data_pipelines.index import COLUMNS, ROLE_COLUMNS, Store, count
+from data_pipelines.mismatches import next_of
 from data_pipelines.problems import BadRowsError
 from data_pipelines.roles import Role
 from data_pipelines.showing import parts_of
@@ -124,11 +125,10 @@ LABELLED_SHAPES = {
 
 @pytest.mark.parametrize("name", LABELLED_SHAPES)
 def test_every_shape_of_a_labelled_answer(name: str, tmp_path: Path, tokenizer: str) -> None:
-    """The only row of its source is followed by its own completion: there is no other."""
-    store = prepared(tmp_path, tokenizer, [LABELLED_SHAPES[name]], "kto").train
-    assert texts(store, tokenizer) == [
+    store = prepared(tmp_path, tokenizer, [LABELLED_SHAPES[name], labelled(4)], "kto", packing=False).train
+    assert texts(store, tokenizer)[:2] == [
         (Role.DESIRABLE, f"{WRITTEN}yes<|im_end|>", "yes<|im_end|>"),
-        (Role.MISMATCHED, f"{WRITTEN}yes<|im_end|>", "yes<|im_end|>"),
+        (Role.MISMATCHED, f"{WRITTEN}answer 28<|im_end|>", "answer 28<|im_end|>"),
     ]
 
 
@@ -160,7 +160,9 @@ def test_masks_on_real_templates(family: str, objective: str, tmp_path: Path) ->
     before = [{"role": "system", "content": "Be short."}, *turns("first", "early", "then?")]
     answers = [("我好好", "No, thanks."), ("\n\nnew line", "x"), ("a", "\n<think>\nwhy\n</think>\n\nb")]
     if objective == "kto":
-        rows = [{"prompt": before, "completion": text, "label": True} for both in answers for text in both]
+        systems = [{"role": "system", "content": text} for text in ("Be short.", "Be brief.")]
+        own_rows = [(systems[side], text) for both in answers for side, text in enumerate(both)]
+        rows = [{"prompt": [system, *before[1:]], "completion": text, "label": True} for system, text in own_rows]
     else:
         rows = [{"prompt": before, "chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
     options: dict[str, Any] = {"chat_template": str(source), "sequence_length": 256, "packing": False}
@@ -175,7 +177,7 @@ def test_masks_on_real_templates(family: str, objective: str, tmp_path: Path) ->
     if objective == "reward":
         assert learned == ["<|im_end|>"] * 6
         return
-    assert len(set(prompts)) == 1 and prompts[0].endswith("<|im_start|>user\nthen?<|im_end|>\n<|im_start|>assistant\n")
+    assert len(set(prompts)) == (2 if objective == "kto" else 1) and prompts[0].endswith("<|im_start|>user\nthen?<|im_end|>\n<|im_start|>assistant\n")
     assert "early<|im_end|>" in prompts[0]
     if family == "qwen2_5":
         own = [f"{text}<|im_end|>" for both in answers for text in both]
@@ -228,20 +230,36 @@ def test_packing_keeps_pairs_whole_and_together(rows: list[tuple[int, int]], tmp
     store.verify()
 
 
+@given(prompts=st.lists(st.integers(0, 2), min_size=1, max_size=12))
+def test_the_next_with_another_prompt_is_the_first_that_a_search_finds(prompts: list[int]) -> None:
+    num = len(prompts)
+    found = next_of(np.array(prompts)).tolist()
+    if len(set(prompts)) == 1:
+        assert not found
+    for i, place in enumerate(found):
+        behind = [(i + step) % num for step in range(1, num)]
+        assert place == next(other for other in behind if prompts[other] != prompts[i])
+
+
 @settings(max_examples=12, deadline=None)
-@given(num_rows=st.integers(2, 9), weight=st.sampled_from([0.5, 1.0, 2.0]), share=st.sampled_from(["none", "30%"]))
-def test_a_mismatched_completion_is_that_of_the_next_row(
+@given(num_rows=st.integers(6, 12), weight=st.sampled_from([0.5, 1.0, 2.0]), share=st.sampled_from(["none", "40%"]))
+def test_a_mismatched_completion_is_that_of_the_next_row_with_another_prompt(
     num_rows: int, weight: float, share: str, tokenizer: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Of the next row of the same source and the same side of the split; never a row's own where there are two."""
+    """Of the same source and the same side of the split; two answers to each prompt stand one behind the other."""
     folder = tmp_path_factory.mktemp("kto")
     names = []
     for name in ("one", "two"):
-        rows = [labelled(i + (50 if name == "two" else 0)) for i in range(num_rows)]
+        first = 50 if name == "two" else 0
+        rows = [labelled(first + i, prompt=f"question {(first + i) // 2}") for i in range(num_rows)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         names.append(name)
     sources = {name: SourceSection(path=str(folder / f"{name}.jsonl"), weight=weight) for name in names}
-    done = prepared(folder, tokenizer, [], "kto", sources=sources, validation=share)
+    try:
+        done = prepared(folder, tokenizer, [], "kto", sources=sources, validation=share, duplicates="off")
+    except DataError as error:
+        assert "one prompt only" in str(error) and (weight < 1 or share != "none")
+        return
     for store in filter(None, (done.train, done.validation)):
         found = texts(store, tokenizer)
         assert [role is Role.MISMATCHED for role, _, _ in found] == [False, True] * (len(found) // 2)
@@ -252,11 +270,29 @@ def test_a_mismatched_completion_is_that_of_the_next_row(
         for number in range(0, len(found), 2):
             completions, line = own[int(store.document_source[number])], int(store.document_row[number])
             lines = sorted(completions)
-            following = lines[(lines.index(line) + 1) % len(lines)]
-            assert found[number + 1][2] == completions[following]
-            assert (found[number + 1][2] != found[number][2]) == (len(lines) > 1)
+            place = lines.index(line)
+            others = [other for other in lines[place + 1 :] + lines[:place] if (other - 1) // 2 != (line - 1) // 2]
+            assert found[number + 1][2] == completions[others[0]]
             assert found[number + 1][1] == found[number][1].replace(found[number][2], found[number + 1][2])
             assert store.document_row[number] == store.document_row[number + 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "said"),
+    [
+        ([labelled(0), labelled(1, prompt="question 0")], {}, "source train: one prompt only in the 2 answers to learn from,"),
+        ([labelled(0), labelled(1)], {"validation": "held.jsonl"}, "source validation: one prompt only in the 1 answers held out,"),
+    ],
+)
+def test_one_prompt_only_makes_no_baseline(
+    rows: list[Row], options: Row, said: str, tmp_path: Path, tokenizer: str
+) -> None:
+    (tmp_path / "held.jsonl").write_text(json.dumps(labelled(2)))
+    options = {name: str(tmp_path / value) for name, value in options.items()}
+    with pytest.raises(DataError) as raised:
+        prepared(tmp_path, tokenizer, rows, "kto", **options)
+    assert said in str(raised.value)
+    assert not [path for path in (tmp_path / "stores").glob("*") if not path.name.startswith(".")]
 
 
 def bad_rows(tmp_path: Path, tokenizer: str, rows: list[Row], objective: str = "dpo", **section: Any) -> list[str]:
@@ -300,6 +336,7 @@ def test_bad_pairs_are_reported_together(tmp_path: Path, tokenizer: str) -> None
             {name: [{"role": "system", "content": "S"}, *turns(name, first=ASSISTANT)] for name in ("chosen", "rejected")},
             "chosen: no prompt; an answer needs what it answers",
         ),
+        (pair(1, conversations=shares("other")), "conversations: beside prompt; one row says it twice; keep one of the two columns"),
         (pair(1, label=True), "label: beside chosen and rejected; a row is a pair, or one answer with a label"),
     ]
     assert bad_rows(tmp_path, tokenizer, [pair(0), *(row for row, _ in cases)]) == [said for _, said in cases]
@@ -315,6 +352,8 @@ def test_a_file_of_bad_rows_alone_is_told_by_row(objective: str, row: Row, tmp_p
 def test_answers_that_are_json_are_learned_as_they_stand(tmp_path: Path, tokenizer: str) -> None:
     store = prepared(tmp_path, tokenizer, [pair(3, chosen='[{"stage": "IV"}]', rejected="{'stage': 1}")]).train
     assert [learned for _, _, learned in texts(store, tokenizer)] == ['[{"stage": "IV"}]<|im_end|>', "{'stage': 1}<|im_end|>"]
+    store = prepared(tmp_path, tokenizer, [pair(3, chosen='{"from": "day 1", "to": "day 9"}', rejected='[{"role": "surgeon"}]')]).train
+    assert [learned for _, _, learned in texts(store, tokenizer)] == ['{"from": "day 1", "to": "day 9"}<|im_end|>', '[{"role": "surgeon"}]<|im_end|>']
 
 
 def test_bad_labelled_answers_are_reported_together(tmp_path: Path, tokenizer: str) -> None:
@@ -326,6 +365,16 @@ def test_bad_labelled_answers_are_reported_together(tmp_path: Path, tokenizer: s
         ({"prompt": "q", "label": True}, "completion: missing; this row has: label, prompt"),
         ({"messages": turns("q", "a", "b"), "label": True}, "messages: ends with a user turn; an answer ends with an assistant turn"),
         (labelled(1, chosen="a"), "chosen: beside a label; a row is a pair, or one answer with a label"),
+        (labelled(1, messages=turns("q", "a")), "messages: beside prompt; one row says it twice; keep one of the two columns"),
+        (
+            {"messages": turns("q", "a"), "conversations": shares("q", "b"), "label": True},
+            "conversations: beside messages; one row says it twice; keep one of the two columns",
+        ),
+        (
+            {"messages": turns("q", "a"), "completion": "b", "label": True},
+            "completion: beside messages; one row says it twice; keep one of the two columns",
+        ),
+        (labelled(1, kto_tag=False), "kto_tag: beside label; one row says it twice; keep one of the two columns"),
         ({"messages": turns("a", first=ASSISTANT), "label": True}, "messages: no prompt; an answer needs what it answers"),
     ]
     assert bad_rows(tmp_path, tokenizer, [labelled(0), *(row for row, _ in cases)], "kto") == [said for _, said in cases]
@@ -356,6 +405,23 @@ def test_rows_of_another_objective_are_one_error(name: str, tmp_path: Path, toke
     with pytest.raises(DataError) as raised:
         prepared(tmp_path, tokenizer, [row] * 3, objective)
     assert str(raised.value) == f"{tmp_path / 'rows.jsonl'}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "formats"),
+    [
+        ({**CHAT, "conversations": shares("other", "b")}, "messages, conversations", "chat or sharegpt"),
+        ({"instruction": "i", "output": "o", "conversations": shares("other", "b")}, "conversations, instruction, output", "sharegpt or alpaca"),
+    ],
+)
+def test_a_conversation_that_stands_twice_is_not_chosen(row: Row, columns: str, formats: str, tmp_path: Path, tokenizer: str) -> None:
+    """Unless the format is stated; an empty column, or the conversation written out, is no second one."""
+    with pytest.raises(BadRowsError, match=f"a conversation twice in a row: {columns}.*format={formats}"):
+        prepared(tmp_path, tokenizer, [row], "sft")
+    stated = {"a": SourceSection(path=str(tmp_path / "rows.jsonl"), format="sharegpt")}
+    assert prepared(tmp_path, tokenizer, [row], "sft", sources=stated).train.num_documents == 1
+    for more in ({"conversations": None}, {"conversations": []}, {"text": "q a"}):
+        assert prepared(tmp_path, tokenizer, [{**CHAT, **more}], "sft").train.num_documents == 1
 
 
 def test_columns_of_no_meaning_change_no_format() -> None:

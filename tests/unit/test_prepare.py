@@ -216,6 +216,19 @@ def test_a_system_prompt_goes_before_chats_that_have_none(tmp_path: Path, tokeni
     assert sorted(longer)[0] == 0 and sorted(longer)[1:] == [max(longer)] * 3 and max(longer) > 0
 
 
+def test_a_system_column_is_the_first_message(tmp_path: Path, tokenizer: str) -> None:
+    """Nothing of a row is left out in silence: what stands beside the turns is read like a first one among them."""
+    row = chats(1)[0]
+    inside = {"messages": [{"role": "system", "content": "Be brief."}, *row["messages"]]}
+    forms = (inside, {**row, "system": "Be brief."}, {**row, "system": " "}, row)
+    stores = [
+        prepared(tmp_path / str(n), tokenizer, train=str(write_jsonl(tmp_path / f"{n}.jsonl", [form]))).train
+        for n, form in enumerate(forms)
+    ]
+    assert np.array_equal(stores[1].ids, stores[0].ids) and np.array_equal(stores[1].mask, stores[0].mask)
+    assert np.array_equal(stores[2].ids, stores[3].ids) and len(stores[3].ids) < len(stores[0].ids)
+
+
 def _sizes(store: Store) -> list[int]:
     sizes = {store.origin(i)[1]: int(size) for i, size in enumerate(np.diff(store.document_offsets))}
     return [sizes[line] for line in sorted(sizes)]

@@ -11,12 +11,16 @@ import torch
 import yaml
 
 from configs.frontdoor import preset_names
+from configs.schema import RunConfig
 from data_pipelines.collate import collate
-from tests.small_store import small_store
-from train.prove import verdict
+from data_pipelines.roles import Role
+from data_pipelines.store import Document
+from tests.small_store import small_store, write_store
+from train.prove import ranks, verdict
 from train.prove.cases import Case, make_cases
+from train.prove.prove import last_line
 from train.prove.routing import Recorder, Replay, find_routers
-from train.prove.sample import NUM_PIECES, PIECE_TOKENS, cut_pieces
+from train.prove.sample import NUM_PAIRS, NUM_PIECES, PIECE_TOKENS, Sample, cut_pairs, cut_pieces
 from train.prove.shape import is_mixture, reduced_shape
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +60,35 @@ def test_pieces_are_learned_from_and_of_different_lengths(tmp_path: Path) -> Non
     assert len({len(piece.ids) for piece in pieces}) > 3
 
 
+def test_pairs_are_the_end_of_a_prompt_and_answers_of_unlike_lengths(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+
+    def answer(prompt: Any, length: int, number: int, role: Role) -> Document:
+        ids = np.concatenate([prompt, rng.integers(1, 500, length)]).astype(np.uint32)
+        return Document(ids, np.arange(len(ids)) >= len(prompt), 0, number, number + 1, role, margin=number / 4)
+
+    items = []
+    for number, length in enumerate((60, 3, 90, 1, 20, 40, 200, 7)):
+        prompt = rng.integers(1, 500, 5 + 9 * number)
+        items.append([answer(prompt, length, number, Role.CHOSEN), answer(prompt, length + 2, number, Role.REJECTED)])
+    pairs = cut_pairs(write_store(tmp_path, items, sequence_length=600))
+    assert len(pairs) == NUM_PAIRS and [piece.row for pair in pairs for piece in pair] == list(range(1, 2 * NUM_PAIRS + 1))
+    for won, lost in pairs:
+        assert (won.role, lost.role) == (Role.CHOSEN, Role.REJECTED) and won.margin == lost.margin
+        assert all(piece.mask.any() and not piece.mask[0] and len(piece.ids) <= max(PIECE_TOKENS) for piece in (won, lost))
+    assert sum(won.mask.sum() != lost.mask.sum() for won, lost in pairs) >= NUM_PAIRS - 1
+
+
+@pytest.mark.parametrize(("shard_size", "world", "found"), [(8, 2, None), (3, 2, None), (2, 2, 2), (2, 4, 2), (None, 2, None)])
+def test_groups_of_more_ranks_than_there_are_become_one(shard_size: int | None, world: int, found: int | None) -> None:
+    config = RunConfig()
+    config.engine.shard_size = shard_size
+    bench = ranks.Bench(Path(), config, Path("model"), "tokenizer", None, Sample(12, 12, 5, 60, 48, 300, 200, 64, 0), 3, False)
+    case = Case("fsdp2", "engine", "sgd", "fsdp2", "varlen", world=world)
+    made = ranks.configure(bench, case, ranks.Settings(1.0, {"sgd": 0.1}), "gloo")
+    assert (made.engine.shard_size, made.engine.processes, made.training.global_batch_size) == (found, world, 5)
+
+
 def outcome(case: Case, loss: list[float], grad_norm: list[float], micro_batches: int = 1) -> verdict.Outcome:
     rank = {"loss": loss, "grad_norm": grad_norm, "micro_batches": micro_batches}
     return verdict.Outcome(case, [dict(rank) for _ in range(case.world)])
@@ -79,6 +112,12 @@ def test_a_difference_says_what_it_means(loss: list[float], grad_norm: list[floa
     assert row.is_ok is False and row.sentence.startswith(f"2 ranks / sgd: {words}")
 
 
+def test_a_case_that_could_not_run_says_the_error_itself() -> None:
+    trace = "exit codes [1]\n--- rank 0\nTraceback:\n  File x, line 3, in prepare\n    raise AssertionError\nAssertionError\n"
+    assert last_line(trace) == "AssertionError"
+    assert last_line("a line: of a library\nRuntimeError: mesh of 0 ranks\n") == "RuntimeError: mesh of 0 ranks"
+
+
 def test_the_same_difference_is_traced_to_the_first_case() -> None:
     first = outcome(Case("packed rows", "packing", "sgd", "ddp", "varlen"), [4.4, 3.0], [2.0, 1.0])
     row = verdict.judge_case(outcome(TWO, [4.4, 3.0], [2.0, 1.0]), PLAIN, {first.case.key: first})
@@ -92,8 +131,6 @@ def test_values_that_are_no_numbers_or_missing_are_broken() -> None:
 
 
 def test_cases_cover_the_engine_the_precision_and_the_experts() -> None:
-    from configs.schema import RunConfig
-
     config = RunConfig()
     config.engine.name, config.training.precision = "zero2", "bf16"
     cases = make_cases(config, kernel="varlen", exact_kernel="varlen", worlds=[2, 3], is_mixture=True)

@@ -17,6 +17,7 @@ from tests.small_store import small_store
 from train import attention
 from train.distributed import Dims
 from train.evaluate import Evaluator
+from train.finish import store_files
 from train.reference import PassStopped, _compute
 from train.reference_pass import log_probabilities
 from train.scores import Scores
@@ -95,7 +96,8 @@ def test_a_stopped_pass_is_kept_and_taken_up(tmp_path: Path) -> None:
     for last in (4, 4):  # within the first part, within the second
         with pytest.raises(PassStopped):
             _compute(folder, module, parts, Console(file=said, width=200), Asked(last), is_main=True)
-        assert not folder.exists()
+        assert not folder.exists() and list(folder.parent.iterdir())
+        assert not [name for name in store_files(tmp_path) if name.startswith("reference")], "another run's manifest"
     found = _compute(folder, module, parts, Console(file=said, width=200), Asked(99), is_main=True)
     assert batches == 11, "nothing is computed twice"
     for name, column in found.items():
@@ -105,9 +107,16 @@ def test_a_stopped_pass_is_kept_and_taken_up(tmp_path: Path) -> None:
     assert "11 documents, 8 of them known from before" in said.getvalue()
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_pass(tmp_path: Path) -> None:
+    parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
+    (tmp_path / "reference").write_text("a file, where nobody can make a folder, root neither")
+    with pytest.raises(ConfigError, match=r"columns: cannot be written \(.*\); data.store=FOLDER gives another place"):
+        _compute(tmp_path / "reference" / "columns", torch.nn.Identity(), parts, None, None, is_main=True)
+
+
 def test_a_damaged_file_of_a_stopped_pass_is_not_read(tmp_path: Path) -> None:
     parts = {"train": Evaluator(small_store(tmp_path / "a", [20] * 3), Dims(0, 1, 1), torch.device("cpu"), 1, 0)}
-    (tmp_path / "columns.begun.npy").write_bytes(b"no column")
+    (tmp_path / ".tmp-columns.begun.npy").write_bytes(b"no column")
     found = _compute(tmp_path / "columns", scores(), parts, None, None, is_main=True)
     np.testing.assert_array_equal(found["train"], log_probabilities(scores(), parts["train"]))
 
@@ -119,4 +128,4 @@ def test_a_reference_without_numbers_is_refused_and_not_kept(tmp_path: Path) -> 
         module.model.model.norm.weight.fill_(torch.nan)
     with pytest.raises(ConfigError, match="of 3 of 3 documents is not finite, the first at line 1 of notes"):
         _compute(tmp_path / "columns", module, parts, None, None, is_main=True)
-    assert not list(tmp_path.glob("columns*"))
+    assert not list(tmp_path.glob("*columns*"))

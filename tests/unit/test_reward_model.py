@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from configs.errors import ConfigError
+from configs.errors import CheckpointError, ConfigError
 from configs.facts import Facts
 from configs.objective_rules import objective_problems
+from configs.reward import is_classifier
 from configs.schema import AdapterSection, ModelSection, ObjectiveSection, RunConfig
 from data_pipelines.collate import collate
 from tests.distributed.preference import pairs
@@ -146,3 +147,9 @@ def test_reward_models_and_what_they_do_not_go_with() -> None:
     config = RunConfig(objective=ObjectiveSection(name="reward"), adapter=AdapterSection(name="lora"))
     (line,) = objective_problems(config, Facts(num_gpus=0))
     assert line.startswith("adapter=lora: a reward model is trained whole")
+
+
+def test_a_damaged_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3For')
+    with pytest.raises(CheckpointError, match="config.json: damaged"):
+        is_classifier(tmp_path)

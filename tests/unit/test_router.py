@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.errors import ConfigError
+from configs.runfolder import RunFolder
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
 from tests.small_store import small_store
+from tests.written_run import NIGHT, WrittenRun
 from train import attention
 from train.adapters import recompute_activations
 from train.objectives.sft import Sft
+from train.report.curves import experts
 from train.router import AFFINITIES, Balanced, Router, affinities, balance_loss, moe_blocks, routers
 from train.scores import Scores
 
@@ -162,6 +167,7 @@ def test_packed_rows_empty_rows_and_rows_alone_are_the_same(
         assert other[2] == packed[2]
     assert packed[1].abs().max() > 0
     assert 1.05 < packed[2]["router_load_max"] < 4
+    assert 0 <= packed[2]["router_load_min"] < 0.95
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -218,3 +224,16 @@ def test_documents_are_counted_as_a_unit(store: Store) -> None:
     batch = collate(store, np.array([0, -1]), 0)
     units = Balanced(Sft(), Router(model_of("mixtral"), weight=1.0)).units(batch)
     assert units == {"tokens": batch.num_targets, "documents": len(store.row_documents(0))}
+
+
+def test_the_report_shows_how_evenly_experts_are_used(tmp_path: Path) -> None:
+    written = WrittenRun(tmp_path)
+    attempt = written.attempt(at=NIGHT, steps=[(1, NIGHT + 1), (2, NIGHT + 2), (3, NIGHT + 3)])
+    assert experts(RunFolder(written.path)) is None
+    lines = [json.loads(line) for line in attempt.metrics_path.read_text().splitlines()]
+    loads = [(1.5, 0.6), (2.5, 0.25), (4.0, 0.0)]
+    figures = [{**line, "router_load_max": most, "router_load_min": least} for line, (most, least) in zip(lines, loads, strict=True)]
+    attempt.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in figures))
+    shown = experts(RunFolder(written.path))
+    assert shown is not None
+    assert shown.rows == (("1", "1.50", "0.60"), ("2", "2.50", "0.25"), ("3", "4.00", "0.00"))

@@ -14,7 +14,7 @@ from launch.explain import explain
 from launch.records import Job, JobStart, read_start, write_job, write_start
 from launch.slurm import make_launch, render
 from launch.stage_job import after_training, end_stage, last_words
-from launch.stages import explain_chain, followers, render_stage, stage_launch, stage_shape, stages_of
+from launch.stages import followers, render_stage, stage_launch, stage_shape, stages_of
 
 RUN = Path("/lustre/runs/onc-1a2b3c")
 AISC = ("/opt/aisc/bin/aisc",)
@@ -136,12 +136,6 @@ def test_a_failed_stage_says_why_and_what_is_cancelled(begun: Path) -> None:
     assert cancelled is not None and cancelled.verdict == "cancelled"
     assert cancelled.cause == "prepare (job 12) failed: 3 of 9 rows cannot be used" and cancelled.nodes == []
     assert read_start(begun, 20, 0) is None, "a later launch does not wait for it"
-    starts = [start for job in (12, 13, 14) if (start := read_start(begun, job, 0))]
-    assert explain_chain(JOBS[:3], starts) == [
-        "prepare  job 12  failed: 3 of 9 rows cannot be used",
-        "train    job 13  cancelled: prepare (job 12) failed: 3 of 9 rows cannot be used",
-        "eval     job 14  cancelled: prepare (job 12) failed: 3 of 9 rows cannot be used",
-    ]
 
 
 def test_the_run_says_that_it_was_cancelled(begun: Path) -> None:

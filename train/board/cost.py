@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from train.board.section import BoardSection, Words
 from train.dossier import RESULT, Dossier, Figure
 
@@ -48,23 +51,15 @@ def _account(dossier: Dossier) -> Facts:
 
 
 def _measured(dossier: Dossier) -> Facts:
-    """Returns hours from the run's own clock: its duration times its processes."""
-    seconds = dossier.result.get("duration_s")
-    if seconds is None:
+    """Returns hours from the run's own clock: the seconds of each start times its own processes."""
+    used: list[Mapping[str, Any]] = dossier.result.get("used") or []
+    if not used:
         return []
-    started = [event for event in dossier.events if event.get("event") == "started"]
-    world, device = (started[-1]["world"], str(started[-1]["device"])) if started else (1, "unknown device")
-    unit = "CPU process-hours" if device == "CPU" else "GPU-hours"
-    hours = Figure(
-        f"{seconds * world / 3600:.3f} {unit}",
-        f"computed from {RESULT}: duration_s, and attempts/*/events.jsonl: started.world",
-    )
-    return [
-        (
-            "Used, by the run's own clock",
-            (hours, " on ", Figure(f"{world} x {device}", "attempts/*/events.jsonl: started.world, device")),
-        )
-    ]
+    unit = "CPU process-hours" if all(one["device"] == "CPU" for one in used) else "GPU-hours"
+    hours = sum(one["seconds"] * one["world"] for one in used) / 3600
+    shown = Figure(f"{hours:.3f} {unit}", f"computed from {RESULT}: used, the sum of seconds times world")
+    shapes = dict.fromkeys(f"{one['world']} x {one['device']}" for one in used)
+    return [("Used, by the run's own clock", (shown, " on ", Figure(", then ".join(shapes), f"{RESULT}: used.*.world, device")))]
 
 
 def _plan(dossier: Dossier) -> Facts:

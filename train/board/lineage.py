@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.runfolder import read_json
 from train.board.section import BoardSection, Table, Words
-from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, short
+from train.dossier import MANIFEST, Dossier, Figure, file_hash, model_name, run_of, short, starting_files
 
 MOST_STAGES = 16
 
@@ -104,8 +105,9 @@ def chain_of(dossier: Dossier) -> list[Stage]:
         if not given:
             return [Stage("random weights", f"{MANIFEST}: weights", "", {}, {}, "", "nothing to compare"), *stages]
         folder = Path(next(iter(given))).parent
-        earlier = read_json(folder.parent / MANIFEST) if folder.name == "model" else None
-        if earlier is None:
+        run = run_of(folder)
+        earlier = read_json(run / MANIFEST) if run is not None else None
+        if run is None or earlier is None:
             made = {Path(path).name: digest for path, digest in given.items() if path.endswith(".safetensors")}
             return [
                 Stage(
@@ -122,11 +124,11 @@ def chain_of(dossier: Dossier) -> list[Stage]:
         stages.insert(
             0,
             _stage(
-                folder.parent,
+                run,
                 earlier,
-                _objective(folder.parent),
-                f"{MANIFEST} of {folder.parent.name}",
-                _join(earlier, given),
+                _objective(run),
+                f"{MANIFEST} of {run.name}",
+                _join(earlier, given, released=read_json(folder.parent / "release.json")),
             ),
         )
     return stages
@@ -146,7 +148,7 @@ def _stage(path: Path, manifest: dict[str, object], objective: str, origin: str,
         path.name,
         origin,
         objective or "run",
-        {str(begun / Path(name).expanduser()): digest for name, digest in weights.items()} if isinstance(weights, dict) else {},
+        {str(begun / Path(name).expanduser()): digest for name, digest in starting_files(weights).items()} if isinstance(weights, dict) else {},
         made,
         fingerprint,
         join,
@@ -161,9 +163,9 @@ def _objective(path: Path) -> str:
     return str(OmegaConf.select(OmegaConf.load(files[-1]), "objective.name") or "") if files else ""
 
 
-def _join(earlier: dict[str, object], given: dict[str, str]) -> str:
-    """Returns how what an earlier run made is what the next one read."""
-    outputs = earlier.get("outputs")
+def _join(earlier: dict[str, object], given: dict[str, str], *, released: dict[str, Any] | None) -> str:
+    """Returns how what an earlier run made, or released in another form, is what the next one read."""
+    outputs = (released or {}).get("files", earlier.get("outputs"))
     made = set(outputs.values()) if isinstance(outputs, dict) else set()
     weights = {digest for path, digest in given.items() if path.endswith(".safetensors")}
     if not made:

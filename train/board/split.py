@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipelines.gate_lines import DONE, done_with
 from train.board.section import BoardSection, Words
 from train.dossier import Dossier, Figure, short
-
-REPEATS = {
-    "report": "they were kept",
-    "drop": "they were left out of training",
-    "refuse": "the run would have been refused",
-}
 
 
 def section(dossier: Dossier) -> BoardSection:
@@ -97,8 +92,11 @@ def _duplicates(dossier: Dossier) -> list[tuple[str, Words]]:
         Figure(f"{found['training_rows']:,}", f"{origin}.training_rows"),
         " training rows (near: similarity from ",
         Figure(f"{found['similarity']:g}", f"{origin}.similarity"),
-        f"){'; ' + REPEATS.get(str(found['done']), str(found['done'])) if found['exact'] + found['near'] else ''}",
+        ")",
     )
+    if found["exact"] + found["near"]:
+        also_held_out = sum(one.get("also_held_out", 0) for one in dossier.account["sources"].values())
+        words = (*words, "; these were ", Figure(done_with(found, also_held_out), f"computed from {origin}.done and sources.*.also_held_out"))
     return [("Duplicates across the split", words)]
 
 
@@ -114,6 +112,6 @@ def _contamination(dossier: Dossier) -> list[tuple[str, Words]]:
         " items; ",
         Figure(f"{found['too_short']:,}", f"{origin}.too_short"),
         " items are too short or too common to look for",
-        f"; {REPEATS.get(str(found['done']), str(found['done']))}" if found["rows"] else "",
+        f"; these were {DONE[str(found['done'])]}" if found["rows"] else "",
     )
     return [("Evaluation items in the training data", words)]

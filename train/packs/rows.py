@@ -142,17 +142,19 @@ def _answer(row: Row, names: list[str], choices: list[str]) -> int:
             return choices.index(text)
         value = int(text) if text.isascii() and text.isdigit() else value
     if isinstance(value, int):
-        # Choices that are named by numbers of their own, {1: ..., 2: ...}, are meant by these.
-        if str(value) in names:
-            return names.index(str(value))
-        if 0 <= value < len(choices):
+        # Choices that are named by numbers of their own, {1: ..., 2: ...}, are meant by these: 0 would be another count.
+        if all(name.isdecimal() for name in names):
+            if str(value) in names:
+                return names.index(str(value))
+        elif 0 <= value < len(choices):
             return value
     found = str(value) if isinstance(value, int) else "none of the choices" if isinstance(value, str) else _kind(value)
     raise _Wrong(key, found, _answers(names))
 
 
 def _answers(names: list[str]) -> str:
-    return f"one of {', '.join(names)}, or its number from 0 to {len(names) - 1}, or its text"
+    number = "" if all(name.isdecimal() for name in names) else f", or its number from 0 to {len(names) - 1}"
+    return f"one of {', '.join(names)}{number}, or its text"
 
 
 def _abstract(row: Row) -> Row:

@@ -7,12 +7,12 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from configs.schema.objective import READERS
 from train.board.data import left_out, licence
 from train.dossier import BASE, RESULT, THIS, Dossier, Measure, model_name
+from train.released import named
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -39,6 +39,9 @@ _SECTIONS = ("model", "adapter", "data", "objective", "training", "optimizer", "
 _NOT_SHOWN = (
     "model.arch", "data.sources", "data.store", "data.workers", "data.online", "data.privacy_key", "training.min_steps",
 )  # fmt: skip
+# A paper is public; where files lie on this machine is not its business.
+_MODELS = ("model.path", "model.tokenizer", "objective.reference")
+_FILES = ("data.train", "data.validation", "data.chat_template", "data.decontaminate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def results(dossier: Dossier) -> PaperTable:
 
 def hyperparameters(dossier: Dossier) -> PaperTable:
     """Returns every setting that the run read, as it was frozen."""
-    rows = tuple((key, _spell(value)) for key, value in _settings(dossier))
+    rows = tuple((key, _spell(_shown(key, value))) for key, value in _settings(dossier))
     caption = f"Settings of {dossier.name} ({dossier.config_origin})."
     return PaperTable("hyperparameters", caption, ("setting", "value"), rows, "ll")
 
@@ -149,14 +152,20 @@ def _settings(dossier: Dossier) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def _shown(key: str, value: Any) -> Any:
+    """Returns the value of a setting, a file or a model by its name."""
+    if key in _MODELS:
+        return model_name(str(value))
+    if key in _FILES:
+        return [named(str(one)) for one in value] if isinstance(value, (list, tuple)) else named(str(value))
+    return value
+
+
 def _spell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_spell(one)}" for key, one in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_spell(one) for one in value)
-    if isinstance(value, str) and Path(value).is_absolute():
-        # A paper is public; where files lie on this machine is not its business.
-        return model_name(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -215,9 +215,9 @@ def _timeout(asked: Asked) -> float:
 
 
 def last_line(text: str) -> str:
-    """Returns the last line of the first rank's traceback: the error itself."""
+    """Returns the last line of the first rank's traceback: the error itself, not the line of code that raised it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "Failed"))]
+    errors = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception", "Failed")) and " " not in line.split(":")[0]]
     return (errors or lines or ["no output"])[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from configs.errors import UserError
 from configs.schema import RunConfig
+from configs.schema.objective import LIKELIHOOD
 from data_pipelines.account import Account
 from data_pipelines.build import Prepared
 from data_pipelines.collate import Batch
@@ -26,10 +29,11 @@ from train import distributed
 from train.distributed import Context
 from train.evaluate import Evaluator
 from train.inputs import Inputs
-from train.learner import Learner, build_learner
-from train.objectives import Measured, Objective, Term
+from train.learner import Learner, build_learner, make_objective
+from train.objectives import Documents, Measured, Objective, Term, look_at_window
 from train.prove import reference
 from train.prove.cases import Case
+from train.prove.plain import Plain, Preference, make_plain
 from train.prove.routing import Recorder, Replay, read_routes
 from train.prove.sample import Sample, take_sample
 from train.state import Plan
@@ -66,6 +70,11 @@ class Bench:
     @property
     def optimizers(self) -> list[str]:
         return list(dict.fromkeys(["sgd", self.config.optimizer.name]))
+
+    @property
+    def references(self) -> Path:
+        """The file of the reference's log-probabilities, by document in the order of the plain loop."""
+        return self.folder / "references.npy"
 
     def routes(self, optimizer: str) -> Path:
         """Returns the file of the experts that the plain loop chose."""
@@ -112,8 +121,10 @@ def run_plainly(bench: Bench, device: str) -> dict[str, Any]:
     model = reference.load_plainly(bench.model, _adapter(bench), bench.config.training.seed, torch.device(device))
     set_dropout(model, 0.0)
     recorder = Recorder()
-    documents = reference.read_labelled(bench.folder / "alone" / "train")
-    settings = find_settings(model, documents, bench.optimizers)
+    plain = make_plain(bench.config.objective, bench.folder / "alone" / "train", model, functools.partial(recorder.document, 0))
+    if isinstance(plain, Preference):
+        np.save(bench.references, np.array(plain.references))
+    settings = find_settings(model, plain, bench.optimizers)
     if bench.is_mixture:
         recorder.attach(model)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -124,19 +135,31 @@ def run_plainly(bench: Bench, device: str) -> dict[str, Any]:
                 parameter.copy_(start[key])
         recorder.routes.clear()
         optimizer = reference.plain_optimizer(model, _optimizer(bench, name, settings), settings.rates[name])
-        curve = reference.train_plainly(
-            model, optimizer, [documents] * bench.steps, settings.max_grad_norm, recorder.document
-        )
+        curve = train_plainly(model, optimizer, plain, bench.steps, settings.max_grad_norm, recorder)
         moved = [key for key, p in model.named_parameters() if not torch.equal(p, start[key])]
-        eval_loss = reference.evaluate_plainly(model, documents, lambda number: recorder.document(bench.steps, number))
+        eval_loss = plain.evaluate(model, functools.partial(recorder.document, bench.steps))
         recorder.save(bench.routes(name))
         found[name] = {**curve, "eval_loss": eval_loss, "moved": moved}
     return {"max_grad_norm": settings.max_grad_norm, "rates": settings.rates, "runs": found}
 
 
-def find_settings(model: nn.Module, documents: list[reference.Labelled], optimizers: list[str]) -> Settings:
+def train_plainly(
+    model: nn.Module, optimizer: torch.optim.Optimizer, plain: Plain, steps: int, max_grad_norm: float, recorder: Recorder
+) -> reference.Curve:
+    """Returns loss and gradient norm, before clipping, of each step."""
+    curve: reference.Curve = {"loss": [], "grad_norm": []}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for step in range(steps):
+        curve["loss"].append(plain.accumulate(model, functools.partial(recorder.document, step)))
+        curve["grad_norm"].append(reference.clip(trained, max_grad_norm))
+        optimizer.step()
+        optimizer.zero_grad()
+    return curve
+
+
+def find_settings(model: nn.Module, plain: Plain, optimizers: list[str]) -> Settings:
     """Returns rates and clipping from the first gradient."""
-    reference.accumulate(model, documents)
+    plain.accumulate(model, functools.partial(Recorder().document, 0))
     norm = reference.total_norm(model.parameters())
     total = float(sum(p.grad.double().abs().sum() for p in model.parameters() if p.grad is not None))
     model.zero_grad(set_to_none=True)
@@ -164,7 +187,7 @@ def configure(bench: Bench, case: Case, settings: Settings, backend: str) -> Run
     config = copy.deepcopy(bench.config)
     sample = bench.sample
     rows, row_tokens = (
-        (sample.packed_rows, sample.row_tokens) if case.packing else (sample.documents, sample.piece_tokens)
+        (sample.packed_rows, sample.row_tokens) if case.packing else (sample.items, sample.piece_tokens)
     )
     config.model.path, config.model.tokenizer = str(bench.model), bench.tokenizer_path
     config.model.arch, config.model.random_weights = {}, False
@@ -181,6 +204,8 @@ def configure(bench: Bench, case: Case, settings: Settings, backend: str) -> Run
     config.optimizer = _optimizer(bench, case.optimizer, settings)
     config.lr_scheduler.name, config.lr_scheduler.warmup = "constant", "0"
     config.engine.name, config.engine.processes, config.engine.backend = case.engine, case.world, backend
+    if config.engine.shard_size is not None and case.world % config.engine.shard_size:
+        config.engine.shard_size = None  # more ranks share a copy than there are here: all of these share one
     config.guard.reference_check = False
     if case.precision == "fp32":
         config.training.tf32 = False
@@ -207,6 +232,7 @@ def measure(
         pad_token_id=pad_id,
         device=context.device,
     )
+    objective = objective_of(bench, config, store, learner)
     start = digests(learner)
     found: dict[str, Any] = {"loss": [], "grad_norm": [], "applied": [], "spoiled": []}
     for step in range(bench.steps):
@@ -214,9 +240,11 @@ def measure(
             replay.step = step
         window = loader.window(step)
         found["micro_batches"] = len(window)
+        look_at_window(objective, learner.module, window)
         if case.is_spoiled and step in (1, 2):
-            found["spoiled"].append(spoiled_step(learner, window, in_loss=step == 2, is_first=context.is_main))
-        outcome = train_step(engine, learner.module, learner.objective, window, stop=False)
+            spoiled = Spoiled(objective, in_loss=step == 2) if context.is_main else objective
+            found["spoiled"].append(spoiled_step(learner, window, spoiled))
+        outcome = train_step(engine, learner.module, objective, window, stop=False)
         found["loss"].append(outcome.loss)
         found["grad_norm"].append(outcome.grad_norm)
         found["applied"].append(outcome.applied)
@@ -225,17 +253,24 @@ def measure(
     if replay:
         replay.step = bench.steps
     set_dropout(learner.model, DROPOUT)
-    evaluator = Evaluator(store, engine.dims, context.device, micro, pad_id)
+    evaluator = Evaluator(store, engine.dims, context.device, micro, pad_id, objective)
     measured = evaluator.run(learner.module)
     assert measured is not None, "nobody asks this evaluation to stop"
     found["eval_loss"] = measured.loss
     return found
 
 
-def spoiled_step(learner: Learner, window: list[Batch], *, in_loss: bool, is_first: bool) -> dict[str, Any]:
-    """Takes a step whose loss, or whose gradient, is not a number on the first rank; returns what it claims and moved."""
+def objective_of(bench: Bench, config: RunConfig, store: Store, learner: Learner) -> Objective:
+    """Returns the run's objective; one of preferences knows the reference's log-probabilities, as the plain loop has them."""
+    if config.objective.name in LIKELIHOOD:
+        return learner.objective
+    known = np.load(bench.references, allow_pickle=False)
+    return make_objective(config, learner.router, Documents.of(store, known[store.document_row - 1]))
+
+
+def spoiled_step(learner: Learner, window: list[Batch], objective: Objective) -> dict[str, Any]:
+    """Takes a step that is not a number on the rank whose objective is `Spoiled`; returns what it claims and moved."""
     before = digests(learner, with_optimizer=True)
-    objective = Spoiled(learner.objective, in_loss=in_loss) if is_first else learner.objective
     outcome = train_step(learner.engine, learner.module, objective, window, stop=False)
     return {"applied": outcome.applied, "moved": _changed(before, digests(learner, with_optimizer=True))}
 

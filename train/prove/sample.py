@@ -24,6 +24,8 @@ ROWS_READ = 64
 # Longest pieces, in tokens, in turn: very different lengths, so that a mean of means is no mean.
 PIECE_TOKENS = (48, 11, 29, 7, 37, 18)
 NUM_PIECES = 12
+# Of preferences: as many answers in all.
+NUM_PAIRS = NUM_PIECES // 2
 # Two ranks, three or four do not divide this: some get empty rows.
 PACKED_ROWS = 5
 
@@ -33,12 +35,14 @@ class Sample:
     """What was taken: pieces of documents, as rows of several and as rows of one, and flawed labels.
 
     Attributes:
-        row_tokens: length of a packed row; piece_tokens: of the longest piece, and of a row of one.
+        items: what shares a row even unpacked: a piece, or the two answers of a pair.
+        row_tokens: length of a packed row; piece_tokens: of the longest item, and of a row of one.
         documents_read: in the first rows of the data; unended: of these, in which a learned turn does not end in a
             control token.
     """
 
     documents: int
+    items: int
     packed_rows: int
     row_tokens: int
     piece_tokens: int
@@ -58,11 +62,12 @@ def take_sample(config: RunConfig, tokenizer_path: str, folder: Path, command: s
     data.limit = min(data.limit or ROWS_READ, ROWS_READ)
     data.validation, data.store, data.workers = "none", str(folder / "stores"), 1
     prepared = prepare(data, config.objective.name, tokenizer_path, seed=config.training.seed, command=command)
-    pieces = cut_pieces(prepared.train)
-    if not pieces:
+    items = [[piece] for piece in cut_pieces(prepared.train)] if prepared.train.document_role is None else cut_pairs(prepared.train)
+    if not items:
         raise DataError(f"aisc prove: nothing is learned in the first {ROWS_READ} rows of the data")
-    tokens = sum(len(piece.ids) for piece in pieces)
-    piece_tokens = max(8, *(len(piece.ids) for piece in pieces))
+    lengths = [sum(len(piece.ids) for piece in item) for item in items]
+    tokens = sum(lengths)
+    piece_tokens = max(8, *lengths)
     row_tokens = max(piece_tokens, -(-tokens // PACKED_ROWS))
     tokenizer = load_tokenizer(tokenizer_path)
     made = {}
@@ -76,12 +81,13 @@ def take_sample(config: RunConfig, tokenizer_path: str, folder: Path, command: s
             vocab_size=len(tokenizer),
             packing=packing,
         )
-        for piece in pieces:
-            writer.add_item([piece])
+        for item in items:
+            writer.add_item(item)
         writer.finish()
         made[name] = Store(folder / name / "train")
     return Sample(
-        documents=len(pieces),
+        documents=sum(map(len, items)),
+        items=len(items),
         packed_rows=made["packed"].num_rows,
         row_tokens=row_tokens,
         piece_tokens=piece_tokens,
@@ -109,6 +115,26 @@ def cut_pieces(store: Store) -> list[Document]:
                 source = int(store.document_source[document])
                 pieces.append(Document(ids[part].astype(np.uint32), mask[part].astype(bool), source, 0, len(pieces) + 1))
     return pieces
+
+
+def cut_pairs(store: Store) -> list[list[Document]]:
+    """Returns pairs of answers spread over the store, the end of their prompt and the beginning of each; of unlike lengths."""
+    pairs: list[list[Document]] = []
+    assert store.document_role is not None and store.document_margin is not None
+    for item in np.unique(np.linspace(0, store.num_documents // 2 - 1, NUM_PAIRS).astype(np.int64)).tolist():
+        pair = []
+        for side in (0, 1):
+            document = 2 * item + side
+            ids, mask = store.document(document)
+            most = PIECE_TOKENS[(len(pairs) + 2 * side) % len(PIECE_TOKENS)]
+            begin = max(0, int(np.flatnonzero(mask)[0]) - most // 3)
+            part = slice(begin, begin + most)
+            row = 2 * len(pairs) + side + 1
+            role, margin = int(store.document_role[document]), float(store.document_margin[document])
+            source = int(store.document_source[document])
+            pair.append(Document(ids[part].astype(np.uint32), mask[part].astype(bool), source, 0, row, role, margin))
+        pairs.append(pair)
+    return pairs
 
 
 def count_unended(store: Store, tokenizer: Any) -> int:

@@ -42,7 +42,8 @@ _PLACES = {
         "forward": "the loss over several micro-batches: units counted over the whole window, train/step.py",
         "backward": "the scale of gradients over several micro-batches: units of the whole window and nothing else "
         "divides them, train/step.py",
-        "update": "what is left of a micro-batch after the update: train/engines/{engine}.py",
+        "update": "what is left of a micro-batch after the update, or a statistic of the window that each micro-batch takes alone: "
+        "train/engines/{engine}.py, window_stats in train/objectives",
     },
     "ranks": {
         "forward": "the loss over ranks: units and sums exchanged by all, train/step.py; slices in data_pipelines/order.py",
@@ -244,7 +245,7 @@ def judge_labels(sample: Sample, objective: str) -> Row:
     """Returns the row of labels: a learned turn ends in the token that ends it."""
     row = Row("labels end with the stop token", note=f"{sample.documents_read} documents")
     if objective != "sft":
-        row.name, row.is_ok, row.note = "labels", None, "every token is learned"
+        row.name, row.is_ok, row.note = "labels", None, "every token is learned" if objective == "cpt" else "the answers are learned"
     elif sample.unended:
         row.is_ok = False
         row.note = f"{sample.unended} of {sample.documents_read} documents do not"

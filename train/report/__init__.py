@@ -16,6 +16,7 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary.section,
     curves.section,
     curves.preferences,
+    curves.experts,
     evaluation.section,
     evaluation.samples,
     data.section,

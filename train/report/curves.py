@@ -1,4 +1,4 @@
-"""The curves: losses, below them gradient norm and learning rate; what a preference objective measures has its own figure."""
+"""The curves: losses, below them gradient norm and learning rate; apart: what a preference objective measures, experts' load."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ def preferences(run: RunFolder) -> Section | None:
     words = f"Held-out accuracy {lines[0]['eval_accuracy']:.1%} at step {lines[0]['step']:,}, {lines[-1]['eval_accuracy']:.1%} at step {lines[-1]['step']:,}"
     note = "Accuracy: held-out pairs whose better answer is rated higher; guessing has 50 %. Margin: by how much, on average."
     return Section("Preferences", rows, ("step", "accuracy", "margin"), svg=draw_preferences(lines), words=words, note=note)
+
+
+def experts(run: RunFolder) -> Section | None:
+    """Returns how evenly the routers load their experts; None for a model without any."""
+    lines = [line for line in read_metrics(run.path) if "router_load_max" in line]
+    if not lines:
+        return None
+    shown = dict.fromkeys((0, len(lines) // 2, len(lines) - 1))
+    rows = tuple(
+        (f"{line['step']:,}", f"{line['router_load_max']:.2f}", f"{line['router_load_min']:.2f}" if "router_load_min" in line else "-")
+        for line in (lines[at] for at in shown)
+    )
+    note = (
+        "Tokens that an expert got since the line of metrics before, over the mean of its layer, in the worst layer. 1 is even; 0: some expert got "
+        "none, and when it stays so it has collapsed: model.router_balance=1e-4 asks for an even load."
+    )
+    return Section("Experts", rows, ("step", "busiest expert", "least used expert"), note=note)
 
 
 def draw(lines: Lines) -> str:
