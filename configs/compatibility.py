@@ -84,6 +84,7 @@ EVIDENCE: tuple[Evidence, ...] = (
     Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero2", "zero3", "fsdp2"), ("bf16",)),
     Evidence("tests/distributed/test_matrix.py", "CPU (gloo)", ("zero3",), ("own DeepSpeed",)),
     Evidence("tests/distributed/test_reshard.py", "CPU (gloo)", ("zero3",), ("1 rank",)),
+    Evidence("tests/distributed/test_half.py", "CPU (gloo)", ("ddp", "fsdp2", "fsdp2_offload"), ("fp16",)),
     Evidence("tests/runs/test_options.py", "CPU (gloo)", ("ddp",), ("bf16", "fp16", "recompute selective")),
 )
 _LEGEND = """`run`: a test runs it, named in the last column (`matrix.py`: in the soak only). `legal`: the rules allow it, not run.
