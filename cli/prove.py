@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import signal
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +60,9 @@ def run(screen: Console, asked: Asked) -> Proof:
     """Proves; a terminal sees which case is under way."""
     from train.prove.prove import prove
 
+    # Ended as Ctrl-C ends it: ranks are processes of their own, and pieces of the data lie in a temporary folder.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     if not screen.is_terminal:
         return prove(asked)
     with screen.status("starting") as status:
@@ -98,7 +103,7 @@ def ask(attempted: compose.Attempted, options: dict[str, str], command: str) -> 
     if attempted.problems:
         raise ConfigError(attempted.problems)
     worlds = [world for world in sorted({WORLD, ranks}) if 1 < world <= ranks]
-    return Asked(resolved.config, facts, is_reduced, steps, worlds, command)
+    return Asked(resolved.config, facts, is_reduced, steps, worlds, command, resolved.reasons.get("engine.name", ""))
 
 
 def _number(options: dict[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -119,11 +124,14 @@ def show(screen: Console, proof: Proof) -> None:
         f"{about['packed_rows']} packed rows of {about['row_tokens']}; every step is all of it",
         f"against  a plain loop in fp32 on one process, each document alone: {about['steps']} steps, "
         f"clipped at {about['max_grad_norm']:.3g}",
+        f"engine   {about['engine']}"
+        + (f" (auto: {about['engine_reason']}; engine.name=NAME proves that of your nodes)" if about["engine_reason"] else ""),
         f"rates    {', '.join(f'{name} {rate:.2g}' for name, rate in about['rates'].items())}; yours are not used: these "
         "move the loss enough to see a mistake",
     ]
     for line in lines:
-        screen.print(f"  {line}", soft_wrap=True, markup=False)
+        folded = textwrap.fill(line, screen.width, initial_indent="  ", subsequent_indent=" " * 11, break_long_words=False)
+        screen.print(folded, soft_wrap=True, markup=False)
     screen.print()
     print_table(screen, proof.rows)
     broken = [row for row in proof.rows if row.is_ok is False]
@@ -139,13 +147,15 @@ def print_table(screen: Console, rows: list[Row]) -> None:
     from rich.text import Text
 
     width = max(len(row.name) for row in rows)
-    screen.print(f"  {'':<{width}}  {'':<6}{'loss':>8}  {'grad norm':>9}  {'bound':>6}", soft_wrap=True, markup=False)
+    screen.print(f"  {'':<{width}}  {'':<5} {'loss':>7}  {'grad norm':>9}  {'bound':>6}", soft_wrap=True, markup=False)
     for row in rows:
         mark, style = {True: ("ok", ""), False: ("BROKEN", "bold red"), None: ("-", "dim")}[row.is_ok]
-        figures = "  ".join(f"{_figure(row.figures.get(key)):>{size}}" for key, size in (("loss", 8), ("grad_norm", 9)))
+        figures = "  ".join(f"{_figure(row.figures.get(key)):>{size}}" for key, size in (("loss", 7), ("grad_norm", 9)))
         bound = f"{row.bound:.0e}" if row.bound else ""
-        note = f"   {row.note}" if row.note else ""
-        text = f"  {row.name:<{width}}  {row.optimizer:<6}{figures}  {bound:>6}  {mark}{note}"
+        text = f"  {row.name:<{width}}  {row.optimizer:<5} {figures}  {bound:>6}  {mark}"
+        if row.note:
+            beside = f"{text}   {row.note}"
+            text = beside if len(beside) <= screen.width else f"{text}\n      {row.note}"
         screen.print(Text(text, style=style), soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.atomic import TEMPORARY_PREFIX
 from configs.errors import ConfigError
 from configs.runfolder import CHECKPOINT_PREFIX, RunFolder
 from train.state import Plan
@@ -68,8 +69,15 @@ def check_room(run: RunFolder, needs: Needs) -> None:
             f"{spell_bytes(needs.checkpoint_bytes)} at a time"
             + (f", {spell_bytes(existing)} of it exist" if existing else "")
             + f", and a model of {spell_bytes(needs.export_bytes)}), {spell_bytes(free)} are free. "
-            "Make room, give another place with run.dir=FOLDER, or keep fewer: checkpoint.keep=1"
+            "Make room, give another place with run.dir=FOLDER, or keep fewer: checkpoint.keep=1" + _left_over(run)
         )
+
+
+def _left_over(run: RunFolder) -> str:
+    """Says how much saves that were killed have left, which the next save that succeeds would remove."""
+    pattern = f"attempts/*/checkpoints/{TEMPORARY_PREFIX}*"
+    size = sum(size_of(path) for path in run.path.glob(f"{pattern}/*"))
+    return f". {spell_bytes(size)} are of saves that were killed and can be deleted: {run.path / pattern}" if size else ""
 
 
 def checkpoint_bytes(run: RunFolder) -> int:

@@ -283,6 +283,7 @@ def soak() -> dict[str, Any]:
     sound += [["model=tiny_qwen3", "adapter=lora", f"engine={engine}", "--ranks=3"] for engine in ENGINES]
     pairs, marked = "data=FOLDER/pairs.jsonl", "data=FOLDER/kto.jsonl"
     sound += [[*plain, f"objective={name}", marked if name == "kto" else pairs] for name in ("dpo", "kto", "orpo", "simpo")]
+    sound += [["model=tiny_llama", "engine=fsdp2", "objective=kto", marked], ["model=tiny_llama", "engine=zero3", "objective=dpo", pairs]]
     for loss in ("{loss: robust, label_smoothing: 0.1, length_normalised: true, nll_weight: 0.5}", "{loss: ipo}", "{loss: hinge}"):
         sound.append([*plain, f"objective={{name: dpo, {loss[1:]}", pairs])
     passed = list(prove_all([("", options) for options in sound]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.kills.lab import make_chats, make_tokenizer
 from tests.prove.bugs import BUGS, is_named
 from tests.prove.shipped import EXPERIMENTS
 from tests.scenario import run_scenario
+from tests.slurm.processes import wait_until
 from train.prove.prove import Proof
 from train.prove.verdict import Row
 
@@ -77,18 +79,20 @@ def test_a_shipped_experiment_passes_in_reduced_form(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, str]:
-    """What the experiments of CI said, by name; soak takes all of them."""
-    return {one["experiment"]: one["screen"] for one in run_scenario("tests.prove.shipped", "small") if one["code"] == 0}
+def shipped() -> dict[str, dict[str, Any]]:
+    """What the experiments of CI gave, by name; soak takes all of them."""
+    return {one["experiment"]: one for one in run_scenario("tests.prove.shipped", "small")}
 
 
 @pytest.mark.parametrize(
     ("experiment", "stages"),
-    [("oncology_sft", []), ("hkgai_chain_deepseek", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
+    [("oncology_sft", []), ("hkgai_chain", ["cpt", "sft", "dpo"]), ("oncology_chain_qwen3", ["sft", "dpo"])],
 )
-def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, str], experiment: str, stages: list[str]) -> None:
-    lines = shipped[experiment].splitlines()
-    assert sum(line.startswith("all ") for line in lines) == max(1, len(stages)) and "BROKEN" not in shipped[experiment]
+def test_every_stage_of_a_shipped_experiment_passes(shipped: dict[str, Any], experiment: str, stages: list[str]) -> None:
+    screen = shipped[experiment]["screen"]
+    assert shipped[experiment]["code"] == 0 and "BROKEN" not in screen, screen
+    lines = screen.splitlines()
+    assert sum(line.startswith("all ") for line in lines) == max(1, len(stages))
     assert [line.split()[4] for line in lines if line.startswith("stage ")] == stages
     assert not stages or lines[-1] == f"{experiment}: {', '.join(stages)} hold"
 
@@ -98,9 +102,12 @@ def test_soak_takes_every_shipped_experiment() -> None:
 
 
 def proof(*, holds: bool) -> Proof:
-    row = Row("packed rows", "sgd", {"loss": 0.5}, bound=1e-5, is_ok=holds, sentence="" if holds else "packed rows: half")
+    name = "zero2, 2 ranks, micro-batches of one row"
+    figures, sentence = {"loss": 0.5, "grad_norm": 0.5}, "" if holds else f"{name}: half"
+    row = Row(name, "adamw", figures, "20 tensors move, no other does", bound=1e-5, is_ok=holds, sentence=sentence)
     numbers = dict.fromkeys(("layers", "hidden", "vocabulary", "documents", "tokens", "supervised", "packed_rows", "row_tokens"), 2)
     about = {**numbers, "model": "m", "kind": "llama", "is_reduced": True, "adapter": "none", "steps": 3, "max_grad_norm": 1.0}
+    about |= {"engine": "ddp", "engine_reason": "no GPU"}
     return Proof([row], {**about, "rates": {}, "device": "cpu"}, {}, 1.0)
 
 
@@ -117,7 +124,9 @@ def test_a_chain_is_broken_when_one_of_its_stages_is(
     assert main(["prove", str(tmp_path / "c.yaml"), "--reduced", "--json", str(report)]) == 1
     said = capsys.readouterr().out
     assert "stage 3 of 3  judge   objective=reward: has no plain loop, not compared" in said
+    assert said.count("  engine   ddp (auto: no GPU; engine.name=NAME proves that of your nodes)") == 2
     assert said.splitlines()[-1] == "c: broken in two; not compared: judge"
+    assert max(len(line) for line in said.splitlines() if "BROKEN" not in line) <= 80
     found = json.loads(report.read_text())
     assert not found["holds"] and found["stages"]["one"]["holds"] and found["not_compared"] == ["judge"]
 
@@ -165,6 +174,33 @@ def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "no assistant turn" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_proof_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    """By SIGTERM, as a queue or `timeout` ends it: no rank goes on, no piece of the data stays."""
+    make_tokenizer(tmp_path / "tokenizer", make_chats(tmp_path / "chats.jsonl", 10))
+    inputs = [f"model.tokenizer={tmp_path / 'tokenizer'}", f"data={tmp_path / 'chats.jsonl'}"]
+    place = tmp_path / "tmp"
+    place.mkdir()
+    command = [sys.executable, "-m", "cli.main", "prove", "model=tiny_llama", "--reduced", *inputs]
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True) as process:
+        ranks: list[int] = []
+
+        def is_under_way() -> bool:
+            ranks[:] = children_of(process.pid)
+            return bool(ranks) and any(place.glob("aisc-prove-*/alone/train/ids.npy"))
+
+        wait_until(is_under_way, 300, lambda: str(process.poll()))
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said == "interrupted\n"
+    assert list(place.glob("aisc-*")) == []
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+def children_of(pid: int) -> list[int]:
+    """Returns the processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_the_help_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:

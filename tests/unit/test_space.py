@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.atomic import TEMPORARY_PREFIX
 from configs.errors import ConfigError
 from configs.runfolder import RunFolder
 from tests.kills import saver
@@ -58,6 +59,16 @@ def test_checkpoints_that_exist_need_no_room_again(tmp_path: Path) -> None:
     files = (attempt.checkpoints / "step-00000001").iterdir()
     assert checkpoint_bytes(run) == sum(path.stat().st_size for path in files)
     with pytest.raises(ConfigError, match="bytes of it exist"):
+        check_room(run, Needs(10**18, 2, 0))
+
+
+def test_what_a_killed_save_has_left_is_named_where_room_is_missing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    attempt, _, _ = begin_attempt(run, {})
+    temporary = attempt.checkpoints / f"{TEMPORARY_PREFIX}step-00000002-77-abc"
+    temporary.mkdir()
+    (temporary / "rank-00000.safetensors").write_bytes(b"x" * 2_000_000)
+    with pytest.raises(ConfigError, match=r"2\.0 MB are of saves that were killed and can be deleted: .*/checkpoints/\.tmp-\*"):
         check_room(run, Needs(10**18, 2, 0))
 
 

@@ -40,6 +40,7 @@ class Asked:
         is_reduced: the model's shape made small, random weights.
         steps: optimizer steps of each case; worlds: numbers of ranks above one.
         command: what the user typed, for advice in errors.
+        engine_reason: why `engine.name=auto` became what it is on this machine; empty when the user named it.
     """
 
     config: RunConfig
@@ -48,6 +49,7 @@ class Asked:
     steps: int
     worlds: list[int]
     command: str
+    engine_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ def describe(asked: Asked, bench: Any, plain: dict[str, Any]) -> dict[str, Any]:
         "adapter": config.adapter.name,
         "objective": config.objective.name,
         "engine": config.engine.name,
+        "engine_reason": asked.engine_reason,
         "device": "cuda" if asked.facts.num_gpus else "cpu",
         "steps": asked.steps,
         "documents": sample.documents,

@@ -240,10 +240,10 @@ def measure(
             replay.step = step
         window = loader.window(step)
         found["micro_batches"] = len(window)
-        look_at_window(objective, learner.module, window)
         if case.is_spoiled and step in (1, 2):
             spoiled = Spoiled(objective, in_loss=step == 2) if context.is_main else objective
-            found["spoiled"].append(spoiled_step(learner, window, spoiled))
+            found["spoiled"].append(spoiled_step(learner, window, objective, spoiled))
+        look_at_window(objective, learner.module, window)
         outcome = train_step(engine, learner.module, objective, window, stop=False)
         found["loss"].append(outcome.loss)
         found["grad_norm"].append(outcome.grad_norm)
@@ -268,10 +268,12 @@ def objective_of(bench: Bench, config: RunConfig, store: Store, learner: Learner
     return make_objective(config, learner.router, Documents.of(store, known[store.document_row - 1]))
 
 
-def spoiled_step(learner: Learner, window: list[Batch], objective: Objective) -> dict[str, Any]:
-    """Takes a step that is not a number on the rank whose objective is `Spoiled`; returns what it claims and moved."""
+def spoiled_step(learner: Learner, window: list[Batch], objective: Objective, spoiled: Objective) -> dict[str, Any]:
+    """Takes a step with `spoiled`, which is no number on the first rank; returns what it claims and moved."""
+    # Before the window is looked at: a forward pass without a backward one leaves weights gathered under FSDP2.
     before = digests(learner, with_optimizer=True)
-    outcome = train_step(learner.engine, learner.module, objective, window, stop=False)
+    look_at_window(objective, learner.module, window)
+    outcome = train_step(learner.engine, learner.module, spoiled, window, stop=False)
     return {"applied": outcome.applied, "moved": _changed(before, digests(learner, with_optimizer=True))}
 
 
