@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from configs.errors import ConfigError
+from train.activity import sign
 from train.checkpoint import DTYPE_NAMES, to_array
 from train.optimizer import whole_shape
 from train.shard_files import TensorsToCome
@@ -95,6 +96,7 @@ def write_weights(folder: Path, plan: WeightPlan, model: Any, reader: TensorRead
     memory = dict(model.named_parameters()) | saved_buffers(model)
     stored = reader.names() if reader is not None else ()
     for name in plan.sources:
+        sign()  # a model of hundreds of billions takes longer than a rank may stand still
         if reader is not None and f"model.{name}" in stored:
             value = reader.read(f"model.{name}")
         else:

@@ -19,6 +19,7 @@ from configs.timekeeping import attempt_seconds, used_by
 from data_pipelines.build import Prepared
 from data_pipelines.index import META_NAME
 from train import lineage
+from train.activity import sign
 from train.card import model_card
 from train.export import Checked, Exported, export_kind, export_model, held_against, original_dtype
 from train.parity import Trained
@@ -89,7 +90,7 @@ def finish(
     )
     manifest["parity"] = exported.parity
     manifest["outputs"] = {
-        str(path.relative_to(folder.path)): atomic.sha256_file(path)
+        str(path.relative_to(folder.path)): _hash(path)
         for path in sorted(exported.folder.rglob("*"))
         if path.is_file()
     }
@@ -99,6 +100,11 @@ def finish(
     atomic.write_json(folder.result_path, result)
     has_replies = any((a.path / "replies.jsonl").exists() for a in folder.attempts())
     return Finished(folder.path, result, exported, has_replies)
+
+
+def _hash(path: Path) -> str:
+    sign()
+    return atomic.sha256_file(path)
 
 
 def what_to_equal(model: nn.Module, tokenizer: Any, config: RunConfig, prepared: Prepared) -> Checked | None:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from configs.errors import RunFailed
 from data_pipelines.collate import Batch, collate
 from data_pipelines.index import Store
+from train.activity import CURRENT, enter
 from train.distributed import gather_json
 from train.inference import inference
 
-MOST_GRADIENTS = 3
+MOST_NAMED = 3
 
 # Relative bounds on the mean loss of one row. fp32 kernels differ by summation order only (measured 1e-7);
 # bf16 keeps 8 bits of mantissa, fp16 11, and errors of single tokens average out over a row.
@@ -40,12 +41,16 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
         precision: `fp32`, `bf16` or `fp16`; sets the bound.
 
     Raises:
-        RunFailed: the two losses differ by more than the bound.
+        RunFailed: the two losses differ by more than the bound, or neither is a number.
     """
     with inference(module):
         fast = -module(row).double().mean().item()
         plain = module(row, plainly=True).double()
         reference = -plain.mean().item()
+    if not math.isfinite(reference):
+        raise RunFailed(
+            f"reference check: the loss of batch 0 is {reference:.4g} by the plain model too, not finite: {_blame_weights(module)}"
+        )
     bound = REFERENCE_BOUND[precision]
     # Rewards have both signs, and their mean may be near 0; of log-probabilities this is the mean itself.
     if not abs(fast - reference) <= bound * max(plain.abs().mean().item(), 1e-8):
@@ -57,25 +62,54 @@ def check_reference(module: nn.Module, row: Batch, precision: str) -> ReferenceC
     return ReferenceCheck(fast, reference)
 
 
+def _blame_weights(module: nn.Module) -> str:
+    """Returns what is wrong with weights that give no number for any row; every rank calls it with its part of them."""
+    own = non_finite(((name, getattr(p, "ds_tensor", p)) for name, p in module.named_parameters()), MOST_NAMED)
+    named = list(dict.fromkeys(name for names in gather_json(own) for name in names))
+    if not named:
+        return "all weights are finite, what they compute overflows (try training.precision=fp32, or a lower optimizer.lr)"
+    more = " and others" if len(named) > MOST_NAMED else ""
+    names = ", ".join(name.removeprefix("module.").removeprefix("model.") for name in named[:MOST_NAMED])
+    return f"these weights hold numbers that are not: {names}{more} (start from others, or try a lower optimizer.lr)"
+
+
 def find_non_finite_rows(module: nn.Module, store: Store, window: list[Batch], pad_token_id: int) -> list[int]:
-    """Returns the rows of all ranks' windows whose loss alone is not finite, in order; every rank calls it."""
-    culprits = []
+    """Returns the rows of all ranks' windows whose loss alone is not finite, in order; every rank calls it.
+
+    Raises:
+        RunFailed: it is that of all of them, so that no row is to blame.
+    """
+    culprits, num_rows = [], 0
     with torch.no_grad():
         for batch in window:
             # Empty rows too: a sharded model must be called equally often on every rank.
             for row in batch.row_ids:
+                enter("forward")  # row by row a window may take longer than a rank may stand still
+                num_rows += row >= 0
                 single = collate(store, np.array([row], dtype=np.int64), pad_token_id).to(batch.input_ids.device)
                 if not torch.isfinite(module(single).sum()):
                     culprits.append(int(row))
-    return sorted(row for own in gather_json(culprits) for row in own)
+    found = gather_json([culprits, int(num_rows)])
+    rows, total = sorted(row for own, _ in found for row in own), sum(number for _, number in found)
+    if len(rows) == total > 1:
+        raise RunFailed(
+            f"step {CURRENT.step}: the loss of each of the {total} rows alone is not finite: {_blame_weights(module)}. "
+            "Nothing was updated; the last good checkpoint is untouched"
+        )
+    return rows
 
 
-def non_finite_gradients(named: Iterable[tuple[str, nn.Parameter]], most: int = MOST_GRADIENTS) -> tuple[str, ...]:
+def non_finite_gradients(named: Iterable[tuple[str, nn.Parameter]], most: int = MOST_NAMED) -> tuple[str, ...]:
     """Returns the first parameters whose gradient, or this rank's part of it, is not finite."""
+    return non_finite(((name, parameter.grad) for name, parameter in named), most)
+
+
+def non_finite(named: Iterable[tuple[str, Tensor | None]], most: int) -> tuple[str, ...]:
+    """Returns the names of the first tensors of which this rank's part is not finite."""
     found = []
-    for name, parameter in named:
-        gradient = getattr(parameter.grad, "_local_tensor", parameter.grad)  # of a DTensor: this rank's part
-        if gradient is not None and not bool(torch.isfinite(gradient).all()):
+    for name, tensor in named:
+        local = getattr(tensor, "_local_tensor", tensor)  # of a DTensor: this rank's part
+        if local is not None and not bool(torch.isfinite(local).all()):
             found.append(name)
             if len(found) == most:
                 break
@@ -94,8 +128,8 @@ def blame_non_finite(store: Store, rows: list[int], gradients: Iterable[str], lo
     if rows:
         return f"rows whose loss alone is not finite: {describe_rows(store, rows)}"
     if named:
-        more = " and others" if len(named) > MOST_GRADIENTS else ""
-        first = ", ".join(named[:MOST_GRADIENTS])
+        more = " and others" if len(named) > MOST_NAMED else ""
+        first = ", ".join(named[:MOST_NAMED])
         return f"every loss is finite, these gradients are not: {first}{more} (try a lower optimizer.lr)"
     at = "the loss" if not math.isfinite(loss) else "the norm"
     return (

@@ -17,7 +17,10 @@ from train.state import RunState
 
 
 def roll_back(run: RunFolder, engine: LoadsState, context: Context, seed: int, state: RunState) -> bool:
-    """Loads the newest checkpoint that verifies, into `engine` and `state`; every rank calls it. False without one."""
+    """Loads the newest checkpoint that verifies, into `engine` and `state`; every rank calls it. False without one.
+
+    What was left out since that checkpoint stays left out: the run would meet the same spikes again, in turn.
+    """
     activity.enter("load")
     found = None
     if context.is_main and (newest := find_latest(run)[0]) is not None:
@@ -26,5 +29,7 @@ def roll_back(run: RunFolder, engine: LoadsState, context: Context, seed: int, s
     if found is None:
         return False
     saved = open_checkpoint(Path(found[0]), found[1], is_verified=True)
+    left_out = state.skip
     state.restore(checkpoint.load(saved, engine, context, seed=seed))
+    state.leave_out(left_out)
     return True

@@ -8,6 +8,9 @@ from typing import Any
 from configs.durations import parse_seconds
 from configs.schema.fields import setting
 
+# Ranks tell of themselves once a second: below this one that works cannot be told from one that stands still.
+LEAST_HANG_S = 5
+
 
 @dataclass(kw_only=True, slots=True)
 class EngineSection:
@@ -90,7 +93,8 @@ class GuardSection:
         """Returns what is wrong with these values, one sentence each."""
         found = []
         try:
-            parse_seconds(self.hang_timeout)
+            if 0 < parse_seconds(self.hang_timeout) < LEAST_HANG_S:
+                found.append(f"guard.hang_timeout={self.hang_timeout}: expected {LEAST_HANG_S} s or more, or 0 for never")
         except ValueError as error:
             found.append(f"guard.hang_timeout={self.hang_timeout}: {error}")
         if self.straggler_ratio and self.straggler_ratio <= 1:

@@ -1,10 +1,13 @@
 """Whole runs in which a loss jumps, a gradient is NaN or a rank is slow; what the guards make of it, on 1 and 2 ranks.
 
+Also engines on which memory ran out while the micro-batch was looked for (rehearsed.py).
+
     python -m tests.distributed.guarded
 
 Prints one line of JSON. The jump is a property of one row (its loss counts 40 times), so it is the same on any number of
 ranks; it lies in global batch 14. Three runs that must agree: one that leaves the batch out when it comes, one that was
-told beforehand to leave it out, one that was stopped after leaving it out and continued.
+told beforehand to leave it out, one that was stopped after leaving it out and continued. A run that goes back meets a
+second jump, in batch 17, before it has saved again: both batches stay left out.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.runfolder import RunFolder, read_events, read_json, read_ledger, read_metrics, state_of
+from tests.distributed.rehearsed import retried
 from tests.kills.lab import Lab, only_run
+from train.prove.forked import run_ranks
 
-STEPS, SAVE_EVERY, BATCH, SPIKE = 24, 5, 4, 14
+STEPS, SAVE_EVERY, BATCH, SPIKE, SECOND = 24, 5, 4, 14, 17
 OPTIONS = (
     "data.sequence_length=64",
     "data.workers=1",
@@ -50,13 +55,13 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
 
 
 def jumping(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes the loss of global batch SPIKE count 40 times, by its first row."""
+    """Makes the loss of some global batches count 40 times, by their first rows."""
     from train.objectives import Term
 
-    row = int((Path(os.environ["SPIKE_ROW"])).read_text())
+    rows = set(json.loads(Path(os.environ["SPIKE_ROWS"]).read_text()))
 
     def loss(self: Any, scores: Any, batch: Any) -> Any:
-        factor = 40.0 if row in batch.row_ids.tolist() else 1.0
+        factor = 40.0 if rows & set(batch.row_ids.tolist()) else 1.0
         return tuple(Term(term.name, term.sum * factor, term.unit) for term in plain(self, scores, batch))
 
     return loss
@@ -134,16 +139,17 @@ def continued(lab: Lab, folder: Path) -> RunFolder:
     return lab.run(folder, 1, "guard.spike=skip")
 
 
-def first_row_of_spike(run: RunFolder) -> int:
-    """Returns the row that is made to jump."""
+def first_rows(run: RunFolder, *positions: int) -> list[int]:
+    """Returns the rows that make these global batches jump."""
     from data_pipelines.index import Store
     from data_pipelines.order import Order
 
     start = run.attempts()[0].read_start()
     assert start is not None
     store = Store(Path(start["store_folder"]) / "train")
-    assert store.num_rows > BATCH * (STEPS + 4), "the row comes once only"
-    return int(Order(store.num_rows, store.fingerprint, start["seed"], BATCH).rows(SPIKE)[0])
+    assert store.num_rows > BATCH * (STEPS + 6), "each row comes once only"
+    order = Order(store.num_rows, store.fingerprint, start["seed"], BATCH)
+    return [int(order.rows(position)[0]) for position in positions]
 
 
 def scenario(folder: Path) -> dict[str, Any]:
@@ -155,21 +161,25 @@ def scenario(folder: Path) -> dict[str, Any]:
     from train.engines.ddp import DdpEngine
     from train.objectives.sft import Sft
 
-    os.environ["SPIKE_ROW"] = str(folder / "row")
+    rows = folder / "rows"
+    os.environ["SPIKE_ROWS"] = str(rows)
     found: dict[str, Any] = {"plain": ended(lab.run(folder / "plain", 1, "guard.spike=skip"))}
-    (folder / "row").write_text(str(first_row_of_spike(only_run(folder / "plain"))))
+    plain = only_run(folder / "plain")
+    rows.write_text(json.dumps(first_rows(plain, SPIKE)))
     with replaced(Sft, "loss", jumping):
         found["skip"] = ended(lab.run(folder / "skip", 1, "guard.spike=skip"))
         found["skip, 2 ranks"] = ended(lab.run(folder / "skip-2", 2, "guard.spike=skip"))
         found["skip, continued"] = ended(continued(lab, folder / "continued"))
+        found["stop, 2 ranks"] = failed(lab, folder / "stop", 2, "guard.spike=stop")
+    rows.write_text(json.dumps(first_rows(plain, SPIKE, SECOND)))
+    with replaced(Sft, "loss", jumping):
         found["rollback, 2 ranks"] = ended(
             lab.run(folder / "rollback", 2, "guard.spike=rollback", "guard.spike_rewind=2")
         )
-        found["stop, 2 ranks"] = failed(lab, folder / "stop", 2, "guard.spike=stop")
     with replaced(run_module, "train", told([SPIKE])):
         found["told to skip"] = ended(lab.run(folder / "told", 1, "guard.spike=skip"))
-    with replaced(run_module, "train", told([SPIKE - 2, SPIKE - 1, SPIKE])):
-        found["told to skip three"] = ended(lab.run(folder / "told-3", 1, "guard.spike=skip"))
+    with replaced(run_module, "train", told([*range(SPIKE - 2, SPIKE + 1), *range(SECOND - 2, SECOND + 1)])):
+        found["told to skip six"] = ended(lab.run(folder / "told-6", 1, "guard.spike=skip"))
     with replaced(DdpEngine, "backward", not_a_number):
         found["not a number"] = failed(lab, folder / "nan", 2)
     with replaced(Loader, "window", slow):
@@ -179,6 +189,7 @@ def scenario(folder: Path) -> dict[str, Any]:
             "events": [event for event in read_events(run.path) if event["event"] == "straggler"],
             "slowest": [line["slowest_rank"] for line in lines],
         }
+    found["retried"] = {name: run_ranks(2, retried, name) for name in ("ddp", "fsdp2")}
     return found
 
 

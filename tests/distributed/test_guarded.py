@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.guarded import SAVE_EVERY, SPIKE, STEPS
+from tests.distributed.guarded import SAVE_EVERY, SECOND, SPIKE, STEPS
+from tests.distributed.rehearsed import FITS
 from tests.scenario import run_scenario
 
 
@@ -41,12 +42,13 @@ def test_a_run_continued_after_a_batch_was_left_out(found: dict[str, Any]) -> No
     assert (continued["head"], continued["losses"]) == (found["skip"]["head"], found["skip"]["losses"])
 
 
-def test_a_rollback_leaves_out_what_led_to_the_spike(found: dict[str, Any]) -> None:
-    back, told = found["rollback, 2 ranks"], found["told to skip three"]
+def test_a_rollback_leaves_out_what_led_to_the_spike_and_to_one_before_it(found: dict[str, Any]) -> None:
+    back, told = found["rollback, 2 ranks"], found["told to skip six"]
     assert back["head"] == told["head"]
     assert back["losses"] == pytest.approx(told["losses"], rel=1e-5)
-    (event,) = back["spikes"]
-    assert event["left_out"] == [SPIKE - 2, SPIKE - 1, SPIKE] and event["back_to"] == SPIKE // SAVE_EVERY * SAVE_EVERY
+    first, second = back["spikes"]
+    assert first["left_out"] == [SPIKE - 2, SPIKE - 1, SPIKE] and second["left_out"] == [SECOND - 2, SECOND - 1, SECOND]
+    assert first["back_to"] == second["back_to"] == SPIKE // SAVE_EVERY * SAVE_EVERY
 
 
 def test_a_spike_that_stops_is_said_once(found: dict[str, Any]) -> None:
@@ -68,3 +70,10 @@ def test_a_slow_rank_is_named_once(found: dict[str, Any]) -> None:
     assert event["step_time"] > event["others"] + 0.15
     slowest = found["slow"]["slowest"]
     assert len(slowest) == STEPS - 1 and slowest.count(1) > 0.9 * len(slowest)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_an_engine_on_which_memory_ran_out_trains_as_ever(found: dict[str, Any], engine: str) -> None:
+    for rank in found["retried"][engine]:
+        assert rank["rows"] == FITS
+        assert rank["steps"] == rank["plain"] and all(norm > 0 for _, norm in rank["steps"])

@@ -158,6 +158,7 @@ def test_gradients_that_are_not_finite_are_named() -> None:
     ("values", "problem"),
     [
         ({"hang_timeout": "12:30"}, "guard.hang_timeout=12:30: expected a time"),
+        ({"hang_timeout": "1"}, "guard.hang_timeout=1: expected 5 s or more, or 0 for never"),
         ({"straggler_ratio": 0.5}, "guard.straggler_ratio=0.5: expected more than 1"),
         ({"spike_sigma": 0.0}, "guard.spike_sigma=0: expected more than 0"),
         ({"spike_window": 5}, "guard.spike_window=5: expected 10 or more"),
