@@ -224,21 +224,24 @@ def _unknown_stages(words: Words, names: list[str]) -> list[str]:
 def _stage(name: str, layers: list[Layer], words: Words, first: Stage | None) -> Stage:
     """Returns a training stage; one after the first has the model of the first, for the checks."""
     given = Given(layers[-1].path.stem, {}, [], [])
+    own: list[Assignment] = []
     for layer in layers:
+        given.next_place()
         for section, value in layer.shared.items():
             assign_section(given, section, value, layer.path, layer.lines)
-    shared = len(given.assignments)
     for layer in layers:
+        given.next_place()
         lines = layer.stage_lines(name)
         for section, value in layer.stages.get(name, {}).items():
             assign_section(given, str(section), value, layer.path, lines)
-    own = list(given.assignments[shared:])
+        own += given.assignments[given.floor :]
+    given.next_place()
     for key, text in words.shared:
         read_override(given, key, text)
-    shared = len(given.assignments)
+    given.next_place()
     for key, text in words.own.get(name, []):
         read_override(given, key, text) if key else given.problems.append(f"expected {KEY}.{name}.KEY=VALUE")
-    own += given.assignments[shared:]
+    own += given.assignments[given.floor :]
     given.problems += _not_a_stage_s(own, is_first=first is None)
     attempted = compose_given(given)
     tokenizer = None

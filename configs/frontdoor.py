@@ -54,6 +54,7 @@ class Given:
     """Everything the user gave, in order of precedence (later wins).
 
     `misread` names sections whose preset is unknown; `has_unread_file` means that nothing can be said to be missing.
+    `assignments[floor:]` are those of the place that is being read: an experiment, then the user's YAML, then the command line.
     """
 
     stem: str
@@ -62,6 +63,28 @@ class Given:
     problems: list[str]
     misread: set[str] = field(default_factory=set)
     has_unread_file: bool = False
+    floor: int = 0
+
+    def next_place(self) -> None:
+        """Begins the next place: what is named there replaces what was named before."""
+        self.floor = len(self.assignments)
+
+    def name(self, section: str, preset: str | None = None) -> None:
+        """Notes that a section is named as a whole: earlier places' preset, name, and fields that `preset` sets give way."""
+        fields = {TEXT_FIELD[section]} if section in TEXT_FIELD else set()
+        self.presets.pop(section, None)
+        if preset is not None:
+            self.presets[section] = preset
+            fields |= preset_fields(section, preset)
+        kept = [a for a in self.assignments[: self.floor] if a.path[0] != section or not fields.intersection(a.path[1:2])]
+        self.assignments[: self.floor] = kept
+        self.floor = len(kept)
+
+
+def preset_fields(group: str, name: str) -> set[str]:
+    """Returns the fields that a packaged preset sets."""
+    loaded = load_yaml(PRESET_ROOT / group / f"{name}.yaml")
+    return set() if isinstance(loaded, str) else {str(key) for key in loaded[0]}
 
 
 def preset_names(group: str) -> list[str]:
@@ -99,6 +122,7 @@ def read_arguments(arguments: Sequence[str]) -> Given:
     if files:
         given.stem = Path(files[0]).stem
         _read_yaml(given, Path(files[0]))
+    given.next_place()
     for override in overrides:
         key, _, text = override.partition("=")
         if key != EXPERIMENT:
@@ -207,6 +231,7 @@ def _read_yaml(given: Given, path: Path) -> None:
         stem = given.stem
         _read_experiment(given, experiment)
         given.stem = stem
+    given.next_place()
     for section, value in values.items():
         assign_section(given, str(section), value, path, lines)
 
@@ -272,6 +297,7 @@ def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None
             given.problems.append(f"{where}{section}={value}: {listed}{hint}")
             given.misread.add(section)
         else:
+            given.name(section)
             given.assignments.append(Assignment((section, TEXT_FIELD[section]), value, where))
     elif len(path) == 1 and section in SECTIONS and isinstance(value, dict):
         for key, inner in value.items():
@@ -283,8 +309,9 @@ def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None
 def _choose_preset(given: Given, section: str, name: str, where: str) -> None:
     names = preset_names(section)
     if name in names:
-        given.presets[section] = name
+        given.name(section, name)
     elif section in TEXT_FIELD and (not names or name in field_words(section)):
+        given.name(section)
         given.assignments.append(Assignment((section, TEXT_FIELD[section]), name, where))
     else:
         close = nearest(name, names)

@@ -201,6 +201,17 @@ def test_who_wins(tmp_path: Path) -> None:
     assert [stage.attempted.config.training.seed for stage in read_chain(words[:1]).stages] == [1, 2]
 
 
+def test_a_stage_s_own_engine_is_the_one_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model: {preset: tiny_llama, tokenizer: .}\nengine: zero3_offload\nstages:\n"
+        "  sft: {data: a.jsonl, engine: zero2}\n  dpo: {objective: dpo, data: b.jsonl}\n"
+    )
+    for words, names in ([], ["zero2", "zero3"]), (["engine=hsdp"], ["fsdp2", "fsdp2"]), (["stages.dpo.engine=ddp"], ["zero2", "ddp"]):
+        engines = [stage.attempted.config.engine for stage in read_chain([str(tmp_path / "c.yaml"), *words]).stages]
+        assert [engine.name for engine in engines] == names
+        assert [engine.offload_parameters for engine in engines] == [name == "zero3" for name in names]
+
+
 def test_the_gate_compares_with_where_the_chain_began(tmp_path: Path) -> None:
     """Also for texts of the shared `evaluation`, which the command of the stage does not name."""
     (tmp_path / "c.yaml").write_text("stages: {sft: {data: a.jsonl}, dpo: {objective: dpo, data: b.jsonl}, evaluate: {}}\n")

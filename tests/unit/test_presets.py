@@ -108,6 +108,39 @@ def test_every_engine_preset_has_its_meaning_here() -> None:
     assert sorted(ENGINES) == preset_names("engine")
 
 
+@pytest.mark.parametrize(
+    ("file", "word", "expected"),
+    [
+        ("engine: ddp", "engine=fsdp2_offload", {"name": "fsdp2", "offload_parameters": True}),
+        ("engine: auto", "engine=zero3_offload", ENGINES["zero3_offload"]),
+        ("engine: zero3_offload", "engine=zero2", {"name": "zero2"}),
+        ("engine: hsdp", "engine=zero3", {"name": "zero3"}),
+        ("engine: zero3_offload", "engine=hsdp", ENGINES["hsdp"]),
+        ("engine: {name: zero3, offload_parameters: false}", "engine=zero3_offload", ENGINES["zero3_offload"]),
+        # Single fields stay what they were told to be.
+        ("engine: zero3_offload", "engine.offload_parameters=false", {"name": "zero3", "offload_optimizer": True}),
+        ("engine: {preset: zero3_offload, offload_parameters: false}", "training.seed=2", {"name": "zero3", "offload_optimizer": True}),
+        ("engine: {name: zero3, offload_optimizer: true}", "engine=zero2", {"name": "zero2", "offload_optimizer": True}),
+    ],
+)
+def test_a_section_named_on_the_command_line_is_what_counts(
+    tmp_path: Path, file: str, word: str, expected: dict[str, object]
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"model: {{preset: tiny_llama, tokenizer: .}}\ndata: .\n{file}\n")
+    found, plain = compose.attempt([str(tmp_path / "run.yaml"), word]).config.engine, EngineSection()
+    changed = {f.name for f in fields(plain) if getattr(found, f.name) != getattr(plain, f.name)}
+    assert {key: getattr(found, key) for key in changed} == expected
+
+
+def test_a_model_named_on_the_command_line_is_the_one(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("model: /models/other\ndata: .\n")
+    model = compose.attempt([str(tmp_path / "run.yaml"), "model=tiny_llama"]).config.model
+    assert model.path is None and model.arch["model_type"] == "llama"
+    (tmp_path / "run.yaml").write_text("model: tiny_llama\ndata: .\n")
+    model = compose.attempt([str(tmp_path / "run.yaml"), "model=/models/other"]).config.model
+    assert (model.path, model.arch, model.random_weights) == ("/models/other", {}, False)
+
+
 def test_every_experiment_composes() -> None:
     from configs.chain import is_chain, read_chain
     from configs.help import experiments
