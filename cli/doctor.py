@@ -8,12 +8,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from cli.findings import Finding
 from cli.screens import console, split_values
 from configs import compose
 from configs.errors import UserError
@@ -31,16 +31,6 @@ MIN_FREE_BYTES = 10 * 2**30
 MIN_SHARED_BYTES = 1 * 2**30
 # Longest wait for compute nodes, in seconds.
 WAIT_S = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was looked at, what was found, what to do when `is_ok` is False."""
-
-    what: str
-    found: str
-    is_ok: bool = True
-    remedy: str = ""
 
 
 def main(arguments: list[str]) -> int:

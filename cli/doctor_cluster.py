@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.doctor import Finding
+from cli.findings import Finding
 from configs.errors import ConfigError, LaunchError
 from configs.schema import ClusterSection
 from configs.site import Site, missing_keys, parse_site, site_path
