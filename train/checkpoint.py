@@ -36,6 +36,7 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_FOREIGN = "another model, adapter or optimizer wrote it; --new starts a new run"
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
@@ -127,14 +128,19 @@ def load(checkpoint: Checkpoint, engine: LoadsState, context: Context, *, seed: 
     """
     reader = CheckpointReader(checkpoint)
     _check_optimizer_keys(checkpoint, reader.names())
-    engine.load_state(reader)
+    try:
+        engine.load_state(reader)
+    except CheckpointError as error:
+        if str(checkpoint.folder) in str(error):
+            raise
+        raise CheckpointError(f"{checkpoint.folder}: {error}: {_FOREIGN}") from error
     # A rank of a sharded engine may have no part of some tensor: left over is what no rank asked for.
     everywhere = gather_json(checkpoint.unread(("model.", "optimizer.")))
     left = [name for name in everywhere[0] if all(name in others for others in everywhere[1:])]
     if left:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder} holds {left[0]} and {len(left) - 1} more tensors "
-            "that this run does not have"
+            f"that this run does not have: {_FOREIGN}"
         )
     _restore_random_state(checkpoint, context, seed)
     return checkpoint.state

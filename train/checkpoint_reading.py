@@ -21,6 +21,7 @@ import numpy.typing as npt
 from configs import atomic
 from configs.errors import CheckpointError
 from configs.runfolder import CHECKPOINT_PREFIX, Attempt, ChainLink, Parent, RunFolder
+from train.activity import sign
 from train.checkpoint_files import INDEX, MANIFEST, READABLE_FORMATS, STATE, checkpoint_name, rank_file, unseal_json
 from train.shard_files import NUMPY_DTYPES, SafetensorsFile, assemble
 from train.shard_plan import flat_rectangles
@@ -148,6 +149,7 @@ def open_checkpoint(
     if manifest_hash is not None and digest != manifest_hash:
         raise CheckpointError(f"{MANIFEST} is not the one that a later attempt continued from")
     for name, file in () if is_verified else manifest["files"].items():
+        sign()  # rank 0 alone may read terabytes here, in a rollback or before the export
         try:
             found = atomic.sha256_file(folder / name)
         except OSError as error:

@@ -371,6 +371,7 @@ def build_guards(session: Session, progress: Progress, checkpointer: Checkpointe
     """Wires what looks at every step."""
 
     def go_back(state: RunState) -> bool:
+        activity.enter("load")  # a checkpoint under way may take longer to be written than a rank may stand still in a step
         checkpointer.wait()
         return roll_back(session.request.run, engine, context, config.training.seed, state)
 

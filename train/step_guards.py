@@ -84,10 +84,13 @@ class StepGuards:
         why = str(policy.judge(state.losses, outcome.loss) or f"loss {outcome.loss:.4g} or its gradients are not finite")
         number = state.step + 1
         if not may_go_on:
-            limit = f" It is spike number {state.spikes + 1} (guard.spike_limit={policy.limit})." if state.spikes else ""
+            limit, advice = "", "guard.spike=skip leaves such a batch out"
+            if policy.action != "stop":
+                limit = f" It is spike number {state.spikes + 1} (guard.spike_limit={policy.limit})."
+                advice = f"guard.spike_limit={policy.limit + 1} leaves it out too"
             raise RunFailed(
                 f"step {number}: {why}.{limit} Nothing was updated. The batch (position {position}) holds {rows()}. "
-                "guard.spike=skip leaves such a batch out, guard.spike=off learns from it."
+                f"{advice}, guard.spike=off learns from it."
             )
         left_out, spikes = [position], state.spikes + 1
         is_back = policy.action == "rollback" and self.roll_back(state)

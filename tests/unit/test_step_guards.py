@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -171,14 +172,21 @@ def test_bad_values_are_refused(values: dict[str, object], problem: str) -> None
     assert GuardSection().problems() == []
 
 
-def test_a_spike_that_stops_names_the_batch() -> None:
+@pytest.mark.parametrize(
+    ("action", "limit", "words"),
+    [
+        ("stop", 3, r"Nothing was updated.* guard.spike=skip leaves such a batch out, guard.spike=off"),
+        ("skip", 0, r"It is spike number 1 \(guard.spike_limit=0\).* guard.spike_limit=1 leaves it out too, guard.spike=off"),
+    ],
+)
+def test_a_spike_that_stops_names_the_batch(action: str, limit: int, words: str) -> None:
     from train.step import StepOutcome
     from train.step_guards import StepGuards, no_event
 
-    stop = SpikePolicy("stop", 10.0, 100, 3, 2)
-    guards = StepGuards(Pace(0, 1), stop, object(), 0, dict, lambda state: False, no_event, print)
+    policy = SpikePolicy(action, 10.0, 100, limit, 2)
+    guards = StepGuards(Pace(0, 1), policy, object(), 0, dict, lambda state: False, no_event, print)
     state = RunState(step=12, position=12, losses=losses(100))
     outcome = StepOutcome(9.0, {}, {}, math.nan, False, False, refused=True)
-    with pytest.raises(RunFailed, match=r"step 13: loss 9 is above .* \(position 12\) holds row 3 \(notes: lines 1\)"):
+    with pytest.raises(RunFailed, match=r"step 13: loss 9 is above .* \(position 12\) holds row 3 \(notes: lines 1\)") as error:
         guards.leave_out(state, 12, outcome, lambda: "row 3 (notes: lines 1)")
-    assert state.skip == []
+    assert state.skip == [] and re.search(words, str(error.value))
