@@ -89,7 +89,7 @@ def train(folder: str, name: str, micro: int, what: str, weight: float) -> dict[
     module = engine.prepare(scores, lambda named: build_optimizer(sgd, named, 0.1))
     objective = Balanced(Sft(), router)
     store = Store(Path(folder))
-    curve: dict[str, list[float]] = {"loss": [], "balance": [], "grad_norm": [], "router_load_max": []}
+    curve: dict[str, list[float]] = {"loss": [], "balance": [], "grad_norm": [], "router_load_max": [], "router_load_min": []}
     for step in range(STEPS):
         rows = (np.arange(ROWS) + step) % store.num_rows
         parts = rank_slice(rows, engine.dims.dp_rank, engine.dims.dp_size, micro)

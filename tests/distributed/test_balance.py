@@ -23,7 +23,8 @@ def test_every_engine_has_the_same_balance(curves: dict[str, Any], name: str) ->
     assert "error" not in found, found["error"]
     for key in ("loss", "balance", "grad_norm"):
         assert found[key] == pytest.approx(single[key], rel=2e-6), key
-    assert found["router_load_max"] == single["router_load_max"]
+    for key in ("router_load_max", "router_load_min"):
+        assert found[key] == single[key]
 
 
 def test_the_term_moves_the_routers(curves: dict[str, Any]) -> None:
