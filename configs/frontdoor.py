@@ -69,7 +69,7 @@ class Given:
         """Begins the next place: what is named there replaces what was named before."""
         self.floor = len(self.assignments)
 
-    def name(self, section: str, preset: str | None = None) -> None:
+    def name_section(self, section: str, preset: str | None = None) -> None:
         """Notes that a section is named as a whole: earlier places' preset, name, and fields that `preset` sets give way."""
         fields = {TEXT_FIELD[section]} if section in TEXT_FIELD else set()
         self.presets.pop(section, None)
@@ -297,7 +297,7 @@ def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None
             given.problems.append(f"{where}{section}={value}: {listed}{hint}")
             given.misread.add(section)
         else:
-            given.name(section)
+            given.name_section(section)
             given.assignments.append(Assignment((section, TEXT_FIELD[section]), value, where))
     elif len(path) == 1 and section in SECTIONS and isinstance(value, dict):
         for key, inner in value.items():
@@ -309,9 +309,9 @@ def _assign(given: Given, path: tuple[str, ...], value: Any, where: str) -> None
 def _choose_preset(given: Given, section: str, name: str, where: str) -> None:
     names = preset_names(section)
     if name in names:
-        given.name(section, name)
+        given.name_section(section, name)
     elif section in TEXT_FIELD and (not names or name in field_words(section)):
-        given.name(section)
+        given.name_section(section)
         given.assignments.append(Assignment((section, TEXT_FIELD[section]), name, where))
     else:
         close = nearest(name, names)
